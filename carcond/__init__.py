@@ -1,0 +1,1 @@
+"""The model of a car's condition and its active learning."""

@@ -1,0 +1,58 @@
+"""Everything that carcond raises on purpose.
+
+CarcondError
+├── SettingsError          a setting is missing or out of range
+├── UnreadableImageError   bytes that are no photo, or one too large to be safe
+├── EncoderError           an encoder is missing, broken, or cannot be made
+│   └── WeightsUnavailableError   pretrained weights could not be had
+├── NotEnoughLabelsError   no head can be fitted on what there is
+├── RegistryError          a model version is missing or broken
+├── LabelConfigError       a label config without cleanliness or damage choices
+├── LabelStudioError       Label Studio refused, or could not be reached
+├── PhotoFetchError        a photo could not be downloaded, or may not be
+└── QueueUnavailableError  Redis could not be reached
+"""
+
+
+class CarcondError(Exception):
+    """Base of all errors raised on purpose; its text is fit to be shown to a person."""
+
+
+class SettingsError(CarcondError):
+    """A setting is missing, malformed or out of range."""
+
+
+class UnreadableImageError(CarcondError):
+    """The bytes are not a photo that can be decoded safely."""
+
+
+class EncoderError(CarcondError):
+    """An encoder is missing, broken, or cannot be made."""
+
+
+class WeightsUnavailableError(EncoderError):
+    """Pretrained weights could not be had from where they were asked for."""
+
+
+class NotEnoughLabelsError(CarcondError):
+    """There are too few labels to fit any head."""
+
+
+class RegistryError(CarcondError):
+    """A model version is missing, broken, or cannot be written."""
+
+
+class LabelConfigError(CarcondError):
+    """A label config has no choices for cleanliness or damage."""
+
+
+class LabelStudioError(CarcondError):
+    """Label Studio refused a request or could not be reached."""
+
+
+class PhotoFetchError(CarcondError):
+    """A photo could not be downloaded, or comes from a place we may not fetch from."""
+
+
+class QueueUnavailableError(CarcondError):
+    """Redis, which holds the job queue, could not be reached."""

@@ -1,0 +1,104 @@
+"""Typed settings, read once from the environment and validated.
+
+Names that other programs share keep their usual spelling (`REDIS_URL`, `DATABASE_URL`,
+`LABEL_STUDIO_URL`, `LABEL_STUDIO_API_KEY`, `LABEL_STUDIO_HOST`); all others start with `CARCOND_`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from carcond.errors import SettingsError
+
+
+def _shared_name(name: str) -> AliasChoices:
+    return AliasChoices(name, name.lower())
+
+
+class Settings(BaseSettings):
+    """All settings of the backend, the worker and the commands."""
+
+    model_config = SettingsConfigDict(env_prefix="CARCOND_", frozen=True, extra="ignore", populate_by_name=True)
+
+    # Where things are
+    label_studio_url: str = Field("http://127.0.0.1:8080", validation_alias=_shared_name("LABEL_STUDIO_URL"))
+    label_studio_api_key: SecretStr = Field(SecretStr(""), validation_alias=_shared_name("LABEL_STUDIO_API_KEY"))
+    # The name under which browsers know Label Studio: photo addresses carry it. Empty: same as the URL.
+    label_studio_host: str = Field("", validation_alias=_shared_name("LABEL_STUDIO_HOST"))
+    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
+    database_url: str = Field("sqlite:///.carcond/carcond.sqlite3", validation_alias=_shared_name("DATABASE_URL"))
+    models_dir: Path = Path("models")
+
+    # Who may call, and what may be fetched
+    basic_auth_user: str = ""
+    basic_auth_password: SecretStr = SecretStr("")
+    photo_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    max_photo_bytes: int = Field(30_000_000, ge=1_000)
+    max_photo_pixels: int = Field(60_000_000, ge=10_000)
+    photo_timeout_s: float = Field(20.0, gt=0)
+    label_studio_timeout_s: float = Field(60.0, gt=0)
+
+    # The encoder
+    backbone: str = "efficientnet_b4"
+    # "hub", or the path of a weights file (.safetensors, or .pth of tensors only)
+    backbone_weights: str = "hub"
+    encoder_threads: int = Field(0, ge=0, description="0: one per core")
+
+    # The queue
+    queue_size: int = Field(40, ge=10, le=1000)
+    candidate_factor: int = Field(4, ge=1, le=100)
+    slots: int = Field(9, ge=1, le=99)
+    typical_photos: int = Field(25, ge=1, le=1000)
+    # Waiting at most this long for further labels of the same burst before a turn begins
+    debounce_s: float = Field(0.3, ge=0, le=60)
+    reconcile_every_s: float = Field(60.0, ge=1)
+    # How many predictions are written to Label Studio at a time
+    publish_connections: int = Field(4, ge=1, le=16)
+    job_timeout_s: int = Field(3600, ge=10)
+
+    @field_validator("photo_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(host.strip().lower() for host in value.split(",") if host.strip())
+        return value
+
+    @field_validator("label_studio_url", "label_studio_host")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"expected an address like http://127.0.0.1:8080, got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_auth(self) -> Self:
+        if bool(self.basic_auth_user) != bool(self.basic_auth_password.get_secret_value()):
+            raise ValueError("CARCOND_BASIC_AUTH_USER and CARCOND_BASIC_AUTH_PASSWORD go together: set both or neither")
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a value is malformed or out of range; the text names the setting, and never a secret's value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("settings are not usable: " + "; ".join(lines)) from None
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process: the environment is read once."""
+    return load_settings()
