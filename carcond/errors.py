@@ -47,7 +47,15 @@ class LabelConfigError(CarcondError):
 
 
 class LabelStudioError(CarcondError):
-    """Label Studio refused a request or could not be reached."""
+    """Label Studio refused a request or could not be reached.
+
+    Attributes:
+        status: the HTTP status of the refusal; None when Label Studio was not reached.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class PhotoFetchError(CarcondError):

@@ -1,0 +1,144 @@
+"""Binding a project's label config to the taxonomy, in whatever language, order or tag names it has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
+
+from carcond.errors import LabelConfigError
+from carcond.taxonomy import TASK_BY_KEY, TASKS, find_class
+
+_REGION_KINDS = {"choices": "choices", "rectanglelabels": "rectanglelabels", "labels": "labels"}
+
+
+@dataclass(frozen=True)
+class ChoiceBinding:
+    """One Choices tag that asks for one task.
+
+    Attributes:
+        from_name: name of the Choices tag.
+        to_name: name of the Image tag it belongs to.
+        word_by_class: class key -> the config's own value for it.
+    """
+
+    from_name: str
+    to_name: str
+    word_by_class: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LabelBinding:
+    """How one label config asks for the tasks of the taxonomy.
+
+    Attributes:
+        choices: task key -> the Choices tag for it.
+        image_key: the key of a Label Studio task's `data` that holds the photo's address.
+        unknown_words: values of bound tags that mean no class; they are never predicted or learned.
+    """
+
+    choices: Mapping[str, ChoiceBinding]
+    image_key: str
+    unknown_words: tuple[str, ...]
+
+    def result(self, classes: Mapping[str, tuple[str, float]]) -> list[dict[str, Any]]:
+        """Regions of a prediction.
+
+        Args:
+            classes: task key -> (class key, its probability in 0..1).
+
+        Returns:
+            One region for each task that the config asks for and has a word for the class.
+        """
+        regions = []
+        for task_key, (class_key, probability) in classes.items():
+            binding = self.choices.get(task_key)
+            word = binding.word_by_class.get(class_key) if binding else None
+            if binding is None or word is None:
+                continue
+            regions.append(
+                {
+                    "id": f"carcond-{task_key}",
+                    "from_name": binding.from_name,
+                    "to_name": binding.to_name,
+                    "type": "choices",
+                    "value": {"choices": [word]},
+                    "score": probability,
+                }
+            )
+        return regions
+
+    def labels(self, result: list[dict[str, Any]]) -> dict[str, str]:
+        """The classes that an annotation states: task key -> class key.
+
+        A task that is not answered is absent, and so is one answered with two different classes:
+        unknown stays unknown. Boxes whose label is a word of the taxonomy count as an answer, but a
+        missing box never does.
+        """
+        stated: dict[str, set[str]] = {}
+        for region in result:
+            for word in _region_words(region):
+                found = find_class(word)
+                if found:
+                    stated.setdefault(found[0].key, set()).add(found[1].key)
+        return {task: classes.pop() for task, classes in stated.items() if len(classes) == 1}
+
+
+def _region_words(region: dict[str, Any]) -> list[str]:
+    field = _REGION_KINDS.get(str(region.get("type")))
+    value = region.get("value")
+    words = value.get(field) if field and isinstance(value, dict) else None
+    return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+
+
+@lru_cache(maxsize=64)
+def bind_label_config(label_config: str) -> LabelBinding:
+    """Find the Choices tags that ask for cleanliness and damage.
+
+    A Choices tag belongs to the task that most of its values mean. A value's `alias` is what Label
+    Studio stores, so it is what is matched and written when there is one.
+
+    Raises:
+        LabelConfigError: the config is no XML, shows no image, or asks for neither task.
+    """
+    try:
+        controls = parse_config(label_config)
+    except Exception as error:  # the parser raises whatever its XML library does
+        raise LabelConfigError(f"the label config could not be read: {type(error).__name__}") from None
+    choices: dict[str, ChoiceBinding] = {}
+    unknown: list[str] = []
+    image_key = ""
+    for from_name, control in controls.items():
+        images = [i for i in control.get("inputs", ()) if i.get("type") == "Image"]
+        if not images:
+            continue
+        image_key = image_key or str(images[0].get("value") or "").lstrip("$")
+        bound = _bind_choices(from_name, control) if control.get("type") == "Choices" else None
+        if bound and bound[0] not in choices:
+            choices[bound[0]] = bound[1]
+            unknown += bound[2]
+    if not choices:
+        words = "; ".join(f"{task.key}: {', '.join(c.en for c in task.classes)}" for task in TASKS)
+        raise LabelConfigError(f"expected Choices over an Image with the words of at least one task ({words}), found none")
+    if not image_key:
+        raise LabelConfigError("expected the Image tag to name its field, like value=\"$image\", but it does not")
+    return LabelBinding(choices, image_key, tuple(unknown))
+
+
+def _bind_choices(from_name: str, control: dict[str, Any]) -> tuple[str, ChoiceBinding, list[str]] | None:
+    attributes = control.get("labels_attrs", {})
+    stored = [str(attributes.get(value, {}).get("alias") or value) for value in control.get("labels", ())]
+    found = {word: find_class(word) for word in stored}
+    votes = [match[0].key for match in found.values() if match]
+    if not votes:
+        return None
+    task_key = max(TASK_BY_KEY, key=votes.count)
+    words: dict[str, str] = {}
+    unknown = []
+    for word, match in found.items():
+        if match and match[0].key == task_key:
+            words.setdefault(match[1].key, word)
+        else:
+            unknown.append(word)
+    return task_key, ChoiceBinding(from_name, str(control["to_name"][0]), words), unknown
