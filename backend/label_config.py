@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
+from label_studio_tools.core.label_config import parse_config
 
 from carcond.errors import LabelConfigError
-from carcond.taxonomy import TASK_BY_KEY, TASKS, find_class
+from carcond.taxonomy import TASK_BY_KEY, TASKS, ConditionClass, Task, find_class
 
-_REGION_KINDS = {"choices": "choices", "rectanglelabels": "rectanglelabels", "labels": "labels"}
+# Region types whose value has a field of the same name with a list of words.
+_REGION_TYPES = ("choices", "rectanglelabels")
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class ChoiceBinding:
     Attributes:
         from_name: name of the Choices tag.
         to_name: name of the Image tag it belongs to.
-        word_by_class: class key -> the config's own value for it.
+        word_by_class: class key -> the word that Label Studio stores for it.
+        class_by_word: every stored word that means a class -> its class key.
     """
 
     from_name: str
     to_name: str
     word_by_class: Mapping[str, str]
+    class_by_word: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,19 +79,23 @@ class LabelBinding:
         unknown stays unknown. Boxes whose label is a word of the taxonomy count as an answer, but a
         missing box never does.
         """
+        task_by_tag = {binding.from_name: task for task, binding in self.choices.items()}
         stated: dict[str, set[str]] = {}
         for region in result:
+            task = task_by_tag.get(str(region.get("from_name")))
             for word in _region_words(region):
-                found = find_class(word)
-                if found:
+                if task:
+                    class_key = self.choices[task].class_by_word.get(word)
+                    if class_key:
+                        stated.setdefault(task, set()).add(class_key)
+                elif found := find_class(word):
                     stated.setdefault(found[0].key, set()).add(found[1].key)
         return {task: classes.pop() for task, classes in stated.items() if len(classes) == 1}
 
 
 def _region_words(region: dict[str, Any]) -> list[str]:
-    field = _REGION_KINDS.get(str(region.get("type")))
-    value = region.get("value")
-    words = value.get(field) if field and isinstance(value, dict) else None
+    kind, value = region.get("type"), region.get("value")
+    words = value.get(kind) if kind in _REGION_TYPES and isinstance(value, dict) else None
     return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
 
 
@@ -120,25 +127,27 @@ def bind_label_config(label_config: str) -> LabelBinding:
             unknown += bound[2]
     if not choices:
         words = "; ".join(f"{task.key}: {', '.join(c.en for c in task.classes)}" for task in TASKS)
-        raise LabelConfigError(f"expected Choices over an Image with the words of at least one task ({words}), found none")
+        raise LabelConfigError(
+            f"expected Choices over an Image with the words of at least one task ({words}), found none"
+        )
     if not image_key:
-        raise LabelConfigError("expected the Image tag to name its field, like value=\"$image\", but it does not")
+        raise LabelConfigError('expected the Image tag to name its field, like value="$image", but it does not')
     return LabelBinding(choices, image_key, tuple(unknown))
 
 
 def _bind_choices(from_name: str, control: dict[str, Any]) -> tuple[str, ChoiceBinding, list[str]] | None:
     attributes = control.get("labels_attrs", {})
-    stored = [str(attributes.get(value, {}).get("alias") or value) for value in control.get("labels", ())]
-    found = {word: find_class(word) for word in stored}
+    found: dict[str, tuple[Task, ConditionClass] | None] = {}
+    for value in control.get("labels", ()):
+        alias = attributes.get(value, {}).get("alias")
+        found[str(alias or value)] = (find_class(alias) if alias else None) or find_class(value)
     votes = [match[0].key for match in found.values() if match]
     if not votes:
         return None
     task_key = max(TASK_BY_KEY, key=votes.count)
-    words: dict[str, str] = {}
-    unknown = []
-    for word, match in found.items():
-        if match and match[0].key == task_key:
-            words.setdefault(match[1].key, word)
-        else:
-            unknown.append(word)
-    return task_key, ChoiceBinding(from_name, str(control["to_name"][0]), words), unknown
+    class_by_word = {word: match[1].key for word, match in found.items() if match and match[0].key == task_key}
+    word_by_class: dict[str, str] = {}
+    for word, class_key in class_by_word.items():
+        word_by_class.setdefault(class_key, word)
+    unknown = [word for word in found if word not in class_by_word]
+    return task_key, ChoiceBinding(from_name, str(control["to_name"][0]), word_by_class, class_by_word), unknown

@@ -6,6 +6,7 @@ CarcondError
 ├── EncoderError           an encoder is missing, broken, or cannot be made
 │   └── WeightsUnavailableError   pretrained weights could not be had
 ├── NotEnoughLabelsError   no head can be fitted on what there is
+├── StoreError             the database cannot be opened or written
 ├── RegistryError          a model version is missing or broken
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
@@ -36,6 +37,10 @@ class WeightsUnavailableError(EncoderError):
 
 class NotEnoughLabelsError(CarcondError):
     """There are too few labels to fit any head."""
+
+
+class StoreError(CarcondError):
+    """The database cannot be opened or written."""
 
 
 class RegistryError(CarcondError):

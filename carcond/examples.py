@@ -1,0 +1,117 @@
+"""The labelled set of one project: what the heads are fitted and measured on."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from carcond.heads import UNKNOWN, FloatArray, IntArray
+from carcond.labels import MergedLabel, Opinion, merge_opinions
+from carcond.tables import AnnotationRow, Photo
+from carcond.taxonomy import TASK_BY_KEY, TASKS
+
+HOLDOUT = "holdout"
+"""Side of the split that the model is measured on and never fitted on."""
+TRAIN = "train"
+"""Side of the split that heads are fitted on."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled photo.
+
+    Attributes:
+        task_id: its id in Label Studio.
+        side: `HOLDOUT` or `TRAIN`.
+        label: the merged label.
+        problem: why it has no embedding; such a photo is listed and not used.
+    """
+
+    task_id: int
+    side: str
+    label: MergedLabel
+    problem: str | None
+
+    def row(self) -> dict[str, Any]:
+        """JSON-ready facts, as a model version keeps them."""
+        return {
+            "task": self.task_id,
+            "side": self.side,
+            "classes": dict(self.label.classes),
+            "agreement": dict(self.label.agreement),
+            "ties": list(self.label.ties),
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Examples with their embeddings.
+
+    Attributes:
+        examples: all labelled photos, in order of task id, also those without an embedding.
+        embeddings: ``(N, D)`` of the usable ones.
+        classes: task key -> class indices ``(N,)``, `UNKNOWN` where a task was not answered.
+        holdout: ``(N,)``, True for photos that the model is only measured on.
+    """
+
+    examples: Sequence[Example]
+    embeddings: FloatArray
+    classes: Mapping[str, IntArray]
+    holdout: npt.NDArray[np.bool_]
+
+    def side(self, holdout: bool) -> tuple[FloatArray, dict[str, IntArray]]:
+        """Embeddings and class indices of one side of the split."""
+        chosen = self.holdout == holdout
+        return self.embeddings[chosen], {task: indices[chosen] for task, indices in self.classes.items()}
+
+    def fingerprint(self, encoder_id: str) -> str:
+        """A hash of everything that fitted heads depend on."""
+        rows = [encoder_id, *(example.row() for example in self.examples)]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def merge_annotations(annotations: Sequence[AnnotationRow]) -> dict[int, MergedLabel]:
+    """Task id -> merged label, for photos with at least one annotation that was not skipped."""
+    opinions: dict[int, list[Opinion]] = {}
+    for row in annotations:
+        if not row.cancelled:
+            opinions.setdefault(row.task_id, []).append(Opinion(row.annotator, row.updated_at, row.classes))
+    return {task_id: merge_opinions(said) for task_id, said in opinions.items()}
+
+
+def labelled_set(
+    photos: Sequence[Photo], labels: Mapping[int, MergedLabel], task_ids: IntArray, embeddings: FloatArray
+) -> LabelledSet:
+    """Put labels and embeddings together.
+
+    Args:
+        photos: of the project; those labelled must have a side.
+        labels: task id -> merged label.
+        task_ids: ``(P,)`` of the kept embeddings, ascending.
+        embeddings: ``(P, D)``.
+    """
+    position = {int(task_id): i for i, task_id in enumerate(task_ids)}
+    examples = []
+    for photo in photos:
+        if photo.task_id in labels:
+            problem = None if photo.task_id in position else photo.problem or "not embedded yet"
+            examples.append(Example(photo.task_id, photo.side or TRAIN, labels[photo.task_id], problem))
+    usable = [e for e in examples if e.problem is None]
+    rows = [position[e.task_id] for e in usable]
+    return LabelledSet(
+        examples,
+        embeddings[rows],
+        {task.key: _class_indices(usable, task.key) for task in TASKS},
+        np.array([e.side == HOLDOUT for e in usable], dtype=bool),
+    )
+
+
+def _class_indices(examples: Sequence[Example], task: str) -> IntArray:
+    keys = TASK_BY_KEY[task].class_keys
+    stated = [e.label.classes.get(task) for e in examples]
+    return np.array([keys.index(c) if c in keys else UNKNOWN for c in stated], dtype=np.int64)

@@ -1,0 +1,245 @@
+"""Linear heads on kept embeddings: one multinomial logistic regression a task.
+
+A frozen encoder with a linear head is the closest published match to labelling in a loop
+(arXiv 2401.14555), and fits in well under a second.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from carcond.errors import NotEnoughLabelsError, RegistryError
+from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+UNKNOWN = -1
+"""Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""
+
+# Logit of a class that no label has shown yet: such a class gets a probability of about zero,
+# since nothing is known of how it looks.
+_UNSEEN_LOGIT = -30.0
+# Strength of the L2 penalty on centred and scaled embeddings, as the inverse that scikit-learn calls C.
+_INVERSE_PENALTY = 0.01
+_FOLDS = 5
+# Fewer labels than this of the second most frequent class are too few to choose a temperature on.
+_MIN_PER_CLASS = 3
+_TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear head of one task.
+
+    Attributes:
+        task: what it tells.
+        weight: ``(K, D)``.
+        bias: ``(K,)``.
+        temperature: logits are divided by it before the softmax (arXiv 1706.04599).
+        cross_fitted: False when labels were too few to choose the temperature on unseen photos.
+    """
+
+    task: Task
+    weight: FloatArray
+    bias: FloatArray
+    temperature: float
+    cross_fitted: bool
+
+    def logits(self, embeddings: FloatArray) -> FloatArray:
+        """Uncalibrated logits ``(N, K)`` of embeddings ``(N, D)``."""
+        return embeddings @ self.weight.T + self.bias
+
+    def probabilities(self, embeddings: FloatArray) -> FloatArray:
+        """Calibrated class probabilities ``(N, K)`` of embeddings ``(N, D)``."""
+        return softmax(self.logits(embeddings) / np.float32(self.temperature))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """All fitted heads over one encoder. A task without two labelled classes has no head."""
+
+    encoder_id: str
+    by_task: Mapping[str, Head]
+
+    def probabilities(self, embeddings: FloatArray) -> dict[str, FloatArray]:
+        """Task key -> calibrated probabilities ``(N, K)`` of embeddings ``(N, D)``."""
+        return {key: head.probabilities(embeddings) for key, head in self.by_task.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file."""
+        tensors: dict[str, npt.NDArray[np.float32]] = {}
+        for key, head in self.by_task.items():
+            tensors[f"{key}.weight"] = np.ascontiguousarray(head.weight)
+            tensors[f"{key}.bias"] = np.ascontiguousarray(head.bias)
+            tensors[f"{key}.temperature"] = np.array([head.temperature], dtype=np.float32)
+            tensors[f"{key}.cross_fitted"] = np.array([head.cross_fitted], dtype=np.float32)
+        metadata = {"encoder_id": self.encoder_id}
+        metadata |= {f"{key}.classes": ",".join(head.task.class_keys) for key, head in self.by_task.items()}
+        save_file(tensors, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "Heads":
+        """Read what `save` wrote.
+
+        Raises:
+            RegistryError: the file is missing, broken, or was written for other classes.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                keys = [task.key for task in TASKS if f"{task.key}.weight" in file.keys()]  # noqa: SIM118 - no mapping
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise RegistryError(f"heads cannot be read from {path}: {error}") from error
+        return cls(metadata.get("encoder_id", ""), {key: _restore(key, tensors, metadata, path) for key in keys})
+
+
+def _restore(key: str, tensors: Mapping[str, FloatArray], metadata: Mapping[str, str], path: Path) -> Head:
+    task = TASK_BY_KEY[key]
+    written = tuple(metadata.get(f"{key}.classes", "").split(","))
+    if written != task.class_keys:
+        raise RegistryError(
+            f"{path} was written for the classes {written} of {key}, this program has {task.class_keys}"
+        )
+    return Head(
+        task,
+        tensors[f"{key}.weight"],
+        tensors[f"{key}.bias"],
+        float(tensors[f"{key}.temperature"][0]),
+        bool(tensors[f"{key}.cross_fitted"][0]),
+    )
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Softmax over the last axis, safe against overflow."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float32)
+
+
+def joint_confidence(probabilities: Mapping[str, FloatArray], tasks: Sequence[Task] = TASKS) -> FloatArray:
+    """Probability that the pre-labels of all tasks are right together, ``(N,)``, lower = less sure.
+
+    The product over tasks of the greatest class probability. A task without a head counts as a
+    guess among its classes, so that a model that knows half the answer never looks sure.
+    """
+    if not probabilities:
+        raise ValueError("expected probabilities of at least one task, got none")
+    product = np.ones(len(next(iter(probabilities.values()))), dtype=np.float32)
+    for task in tasks:
+        if task.key in probabilities:
+            product *= probabilities[task.key].max(axis=1)
+        else:
+            product /= len(task.classes)
+    return product
+
+
+def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, IntArray], seed: int = 0) -> Heads:
+    """Fit one head for each task that has labels of at least two classes. Deterministic.
+
+    Args:
+        encoder_id: which encoder the embeddings come from.
+        embeddings: ``(N, D)``.
+        classes: task key -> class indices ``(N,)``, `UNKNOWN` where the label is not known.
+        seed: of the cross-fitting folds.
+
+    Raises:
+        NotEnoughLabelsError: no task has labels of two classes.
+    """
+    by_task = {}
+    for task in TASKS:
+        indices = classes.get(task.key)
+        if indices is None:
+            continue
+        known = indices != UNKNOWN
+        if len(np.unique(indices[known])) >= 2:
+            by_task[task.key] = _fit_head(task, embeddings[known], indices[known], seed)
+    if not by_task:
+        counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
+        raise NotEnoughLabelsError(
+            f"expected labels of at least two classes of one task, got classes per task {counts}"
+        )
+    return Heads(encoder_id, by_task)
+
+
+def _fit_head(task: Task, embeddings: FloatArray, indices: IntArray, seed: int) -> Head:
+    weight, bias = _fit_linear(embeddings, indices, len(task.classes))
+    held_out = _cross_fitted_logits(embeddings, indices, len(task.classes), seed)
+    temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
+    return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
+
+
+def _fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
+    # Imported here: the web process applies heads and never fits them.
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    # One scale for all dimensions: dividing each by its own deviation did worse with few labels.
+    mean = embeddings.mean(axis=0)
+    scale = max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
+    model = LogisticRegression(C=_INVERSE_PENALTY, class_weight="balanced", max_iter=500, tol=1e-3)
+    model.fit((embeddings - mean) / np.float32(scale), indices)
+    coefficients = model.coef_.astype(np.float64)
+    intercepts = model.intercept_.astype(np.float64)
+    if len(model.classes_) == 2:  # scikit-learn gives one row for two classes: the second against the first
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+    # Fold the centring and scaling into the weights, so that the head is linear on the raw embedding
+    # and class activation maps are a product of its weights with the feature map.
+    weight = np.zeros((class_count, embeddings.shape[1]))
+    bias = np.full(class_count, _UNSEEN_LOGIT)
+    weight[model.classes_] = coefficients / scale
+    bias[model.classes_] = intercepts - (coefficients / scale) @ mean
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count: int, seed: int) -> FloatArray | None:
+    """Logits ``(N, K)`` of each photo from a head fitted without it; None with too few labels of two classes."""
+    second_most = int(np.sort(np.bincount(indices))[-2])
+    if second_most < _MIN_PER_CLASS:
+        return None
+    fold = _stratified_folds(indices, min(_FOLDS, second_most), seed)
+    logits = np.zeros((len(indices), class_count), dtype=np.float32)
+    for k in range(fold.max() + 1):
+        weight, bias = _fit_linear(embeddings[fold != k], indices[fold != k], class_count)
+        logits[fold == k] = embeddings[fold == k] @ weight.T + bias
+    return logits
+
+
+def _stratified_folds(indices: IntArray, count: int, seed: int) -> IntArray:
+    """Fold numbers ``(N,)``, each class dealt out evenly. A class may be rarer than the folds."""
+    generator = np.random.default_rng(seed)
+    fold = np.empty(len(indices), dtype=np.int64)
+    for index in np.unique(indices):
+        members = generator.permutation(np.flatnonzero(indices == index))
+        fold[members] = np.arange(len(members)) % count
+    return fold
+
+
+def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
+    """The temperature that minimises the negative log-likelihood (arXiv 1706.04599).
+
+    Args:
+        logits: ``(N, K)`` of photos that the head was not fitted on.
+        indices: true class indices ``(N,)``.
+
+    Returns:
+        A value between 0.05 and 20; above 1 the head was too sure of itself.
+    """
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - only fitting needs it
+
+    # A class that a fold never saw has a constant logit: no temperature can mend it.
+    usable = logits[np.arange(len(indices)), indices] > _UNSEEN_LOGIT
+    logits, indices = logits[usable], indices[usable]
+
+    def loss(log_temperature: float) -> float:
+        probabilities = softmax(logits / np.float32(np.exp(log_temperature)))
+        right = probabilities[np.arange(len(indices)), indices]
+        return -float(np.log(np.maximum(right, 1e-12)).mean())
+
+    low, high = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))

@@ -1,0 +1,57 @@
+"""From what annotators said of a photo to the label a head learns from."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one annotator said of one photo.
+
+    Attributes:
+        annotator: who said it.
+        updated_at: when, as an ISO 8601 text; the later of two opinions of one annotator counts.
+        classes: task key -> class key; a task that was not answered is absent.
+    """
+
+    annotator: int
+    updated_at: str
+    classes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class MergedLabel:
+    """One photo's label from all its opinions.
+
+    Attributes:
+        classes: task key -> class key that most annotators chose.
+        agreement: task key -> share of annotators who chose that class, above 0 and at most 1.
+        ties: tasks on which no class has most votes; they are left out of `classes`.
+    """
+
+    classes: Mapping[str, str]
+    agreement: Mapping[str, float]
+    ties: tuple[str, ...]
+
+
+def merge_opinions(opinions: Iterable[Opinion]) -> MergedLabel:
+    """Merge by majority, task by task; a tie is unknown rather than a guess."""
+    latest: dict[int, Opinion] = {}
+    for opinion in sorted(opinions, key=lambda o: o.updated_at):
+        latest[opinion.annotator] = opinion
+    votes: dict[str, Counter[str]] = {}
+    for opinion in latest.values():
+        for task, class_key in opinion.classes.items():
+            votes.setdefault(task, Counter())[class_key] += 1
+    classes: dict[str, str] = {}
+    agreement: dict[str, float] = {}
+    ties = []
+    for task, counts in votes.items():
+        (winner, most), *others = counts.most_common()
+        if others and others[0][1] == most:
+            ties.append(task)
+        else:
+            classes[task] = winner
+            agreement[task] = most / counts.total()
+    return MergedLabel(classes, agreement, tuple(ties))

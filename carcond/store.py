@@ -1,0 +1,264 @@
+"""What the loop remembers between turns: photos, embeddings, annotations, predictions, the split."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Engine, create_engine, delete, event, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from carcond.errors import StoreError
+from carcond.tables import AnnotationRow, Base, Embedding, Photo, PredictionRow, Project
+
+# Half precision halves the store, and moves a probability by less than 0.001.
+EMBEDDING_DTYPE: Final = np.dtype("<f2")
+# SQLite accepts a limited number of variables in one statement.
+_CHUNK = 500
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskMirror:
+    """All that the store keeps of one Label Studio task."""
+
+    task_id: int
+    url: str
+    annotations: Sequence[AnnotationRow]
+    predictions: Sequence[PredictionRow]
+
+
+class Store:
+    """The tables of one database. Safe to share between threads and processes."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = _make_engine(database_url)
+        try:
+            Base.metadata.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise StoreError(
+                f"the store at {make_url(database_url).render_as_string()} cannot be opened "
+                f"({type(error).__name__}): check DATABASE_URL, whether its folder is writable, and the disk's space"
+            ) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back on an error."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    # Projects
+
+    def ensure_project(self, project_id: int) -> Project:
+        """The row of a project, made when it is new."""
+        with self.session() as session:
+            project = session.get(Project, project_id)
+            if project is None:
+                project = Project(id=project_id, watermark=None, label_config="")
+                session.add(project)
+            return project
+
+    def project_ids(self) -> list[int]:
+        """All projects the loop has ever served."""
+        with self.session() as session:
+            return list(session.scalars(select(Project.id).order_by(Project.id)))
+
+    def set_watermark(self, project_id: int, watermark: str | None) -> None:
+        """Remember up to which change the tasks have been read; None asks for a full read."""
+        with self.session() as session:
+            session.execute(update(Project).where(Project.id == project_id).values(watermark=watermark))
+
+    def set_label_config(self, project_id: int, label_config: str) -> None:
+        """Remember the label config that `classes` of annotations were read with."""
+        with self.session() as session:
+            session.execute(update(Project).where(Project.id == project_id).values(label_config=label_config))
+
+    # The mirror of Label Studio
+
+    def mirror_tasks(self, project_id: int, tasks: Iterable[TaskMirror]) -> None:
+        """Replace what is known of these tasks. A changed photo address drops the photo's embeddings."""
+        for chunk in _chunks(list(tasks)):
+            ids = [task.task_id for task in chunk]
+            with self.session() as session:
+                known = {p.task_id: p for p in session.scalars(_of(Photo, project_id, ids))}
+                for table in (AnnotationRow, PredictionRow):
+                    session.execute(delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
+                for task in chunk:
+                    self._mirror_photo(session, project_id, known.get(task.task_id), task)
+                    session.add_all([*task.annotations, *task.predictions])
+
+    @staticmethod
+    def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror) -> None:
+        if photo is None:
+            session.add(Photo(project_id=project_id, task_id=task.task_id, url=task.url, gone=False))
+            return
+        photo.gone = False
+        if photo.url != task.url:
+            # Another picture: its embedding is stale, but its side of the split stays.
+            photo.url, photo.problem, photo.phash = task.url, None, None
+            session.execute(
+                delete(Embedding).where(Embedding.project_id == project_id, Embedding.task_id == task.task_id)
+            )
+
+    def mark_gone(self, project_id: int, present: set[int]) -> int:
+        """Mark photos whose tasks were deleted, and forget their labels. Returns how many."""
+        with self.session() as session:
+            rows = session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone))
+            gone = [task_id for task_id in rows if task_id not in present]
+            for ids in _chunks(gone):
+                session.execute(
+                    update(Photo).where(Photo.project_id == project_id, Photo.task_id.in_(ids)).values(gone=True)
+                )
+                for table in (AnnotationRow, PredictionRow):
+                    session.execute(delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
+        return len(gone)
+
+    def photos(self, project_id: int) -> list[Photo]:
+        """All photos that are still in Label Studio, in order of task id."""
+        with self.session() as session:
+            query = select(Photo).where(Photo.project_id == project_id, ~Photo.gone).order_by(Photo.task_id)
+            return list(session.scalars(query))
+
+    def hashed_photos(self, project_id: int) -> list[Photo]:
+        """All photos with a perceptual hash, the deleted ones too: groups and sides outlive a task."""
+        with self.session() as session:
+            query = select(Photo).where(Photo.project_id == project_id, Photo.phash.is_not(None))
+            return list(session.scalars(query.order_by(Photo.task_id)))
+
+    def annotations(self, project_id: int) -> list[AnnotationRow]:
+        """All annotations, skipped ones too, in order of id."""
+        with self.session() as session:
+            query = select(AnnotationRow).where(AnnotationRow.project_id == project_id)
+            return list(session.scalars(query.order_by(AnnotationRow.annotation_id)))
+
+    def predictions(self, project_id: int) -> list[PredictionRow]:
+        """All predictions that Label Studio holds, in order of id."""
+        with self.session() as session:
+            query = select(PredictionRow).where(PredictionRow.project_id == project_id)
+            return list(session.scalars(query.order_by(PredictionRow.prediction_id)))
+
+    def put_prediction(self, row: PredictionRow) -> None:
+        """Mirror a prediction that has just been written."""
+        with self.session() as session:
+            session.merge(row)
+
+    def drop_prediction(self, project_id: int, prediction_id: int) -> None:
+        """Mirror a prediction's removal."""
+        with self.session() as session:
+            session.execute(
+                delete(PredictionRow).where(
+                    PredictionRow.project_id == project_id, PredictionRow.prediction_id == prediction_id
+                )
+            )
+
+    def set_classes(self, project_id: int, classes: Mapping[int, dict[str, str]]) -> None:
+        """Write what annotations state (annotation id -> classes), after the label config changed."""
+        rows = [
+            {"project_id": project_id, "annotation_id": annotation_id, "classes": stated}
+            for annotation_id, stated in classes.items()
+        ]
+        if rows:
+            with self.session() as session:
+                session.execute(update(AnnotationRow), rows)
+
+    # Photos
+
+    def put_embeddings(self, project_id: int, encoder_id: str, vectors: Mapping[int, npt.NDArray[np.float32]]) -> None:
+        """Keep embeddings: task id -> (D,)."""
+        with self.session() as session:
+            for task_id, vector in vectors.items():
+                packed = vector.astype(EMBEDDING_DTYPE).tobytes()
+                session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
+
+    def embeddings(self, project_id: int, encoder_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """All kept embeddings of photos still in Label Studio.
+
+        Returns:
+            Task ids ``(N,)`` in ascending order, and their embeddings ``(N, D)``.
+        """
+        query = (
+            select(Embedding.task_id, Embedding.vector)
+            .join(Photo, (Photo.project_id == Embedding.project_id) & (Photo.task_id == Embedding.task_id))
+            .where(Embedding.project_id == project_id, Embedding.encoder_id == encoder_id, ~Photo.gone)
+            .order_by(Embedding.task_id)
+        )
+        with self.session() as session:
+            rows = session.execute(query).all()
+        ids = np.array([row[0] for row in rows], dtype=np.int64)
+        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
+        return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
+
+    def embeddings_by_task(
+        self, project_id: int, encoder_id: str, urls: Mapping[int, str]
+    ) -> dict[int, npt.NDArray[np.float32]]:
+        """Kept embeddings of the given tasks, where the photo's address is still the same.
+
+        Args:
+            urls: task id -> photo address as Label Studio now has it.
+
+        Returns:
+            task id -> ``(D,)``; tasks without a kept embedding are absent.
+        """
+        found = {}
+        for ids in _chunks(list(urls)):
+            query = (
+                select(Embedding.task_id, Photo.url, Embedding.vector)
+                .join(Photo, (Photo.project_id == Embedding.project_id) & (Photo.task_id == Embedding.task_id))
+                .where(
+                    Embedding.project_id == project_id, Embedding.encoder_id == encoder_id, Embedding.task_id.in_(ids)
+                )
+            )
+            with self.session() as session:
+                for task_id, url, vector in session.execute(query):
+                    if url == urls[task_id]:
+                        found[task_id] = np.frombuffer(vector, dtype=EMBEDDING_DTYPE).astype(np.float32)
+        return found
+
+    def update_photos(self, project_id: int, changes: Iterable[Mapping[str, Any]]) -> None:
+        """Change columns of photos: each mapping has `task_id` and the columns to set."""
+        rows = [{"project_id": project_id, **change} for change in changes]
+        if rows:
+            with self.session() as session:
+                for row in rows:
+                    values = {key: value for key, value in row.items() if key not in ("project_id", "task_id")}
+                    session.execute(
+                        update(Photo)
+                        .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
+                        .values(values)
+                    )
+
+
+def _make_engine(database_url: str) -> Engine:
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": 15})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # Readers (the web process) and the writer (the worker) do not wait for each other.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+def _of(table: type[Photo], project_id: int, ids: Sequence[int]) -> Any:
+    return select(table).where(table.project_id == project_id, table.task_id.in_(ids))
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]

@@ -1,0 +1,80 @@
+"""The tables of the store.
+
+Label Studio is the truth about tasks, annotations and predictions; their tables here are a mirror
+that a full read can make anew. Only a photo's side of the split is ours alone, so photos are never
+deleted, only marked as gone: a photo that comes back finds its side again.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, LargeBinary
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Base of the tables."""
+
+
+class Project(Base):
+    """A Label Studio project that the loop serves."""
+
+    __tablename__ = "project"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # The greatest `updated_at` of a task that has been read.
+    watermark: Mapped[str | None]
+    label_config: Mapped[str] = mapped_column(default="")
+
+
+class Photo(Base):
+    """A photo, which is a task in Label Studio."""
+
+    __tablename__ = "photo"
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    # 16 hexadecimal digits: databases have no unsigned 64-bit integer.
+    phash: Mapped[str | None]
+    # Photos of one group (near-duplicates) share a side of the split.
+    group: Mapped[int | None] = mapped_column("photo_group")
+    side: Mapped[str | None]
+    # Drawn at random into the hold-out, rather than there because a near-duplicate was drawn.
+    drawn: Mapped[bool] = mapped_column(default=False)
+    # Why the photo cannot be used, and whether asking again may help.
+    problem: Mapped[str | None]
+    gone: Mapped[bool] = mapped_column(default=False)
+
+
+class Embedding(Base):
+    """A photo's embedding under one encoder: (D,) half-precision floats, little-endian."""
+
+    __tablename__ = "embedding"
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(primary_key=True)
+    encoder_id: Mapped[str] = mapped_column(primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AnnotationRow(Base):
+    """One annotation; `classes` maps task key to class key."""
+
+    __tablename__ = "annotation"
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    annotation_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(index=True)
+    annotator: Mapped[int]
+    updated_at: Mapped[str]
+    cancelled: Mapped[bool]
+    classes: Mapped[dict[str, str]] = mapped_column(JSON)
+    result: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+
+
+class PredictionRow(Base):
+    """One prediction as Label Studio keeps it; `slot` is its cluster field."""
+
+    __tablename__ = "prediction"
+    project_id: Mapped[int] = mapped_column(primary_key=True)
+    prediction_id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(index=True)
+    model_version: Mapped[str]
+    score: Mapped[float | None]
+    slot: Mapped[int | None]
