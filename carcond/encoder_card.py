@@ -1,0 +1,141 @@
+"""An encoder on disk: `encoder.onnx`, and `encoder.json`, the card that describes it."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from carcond.errors import EncoderError
+from carcond.files import new_directory, replace_text
+from carcond.images import InputSpec
+
+ONNX_NAME = "encoder.onnx"
+CARD_NAME = "encoder.json"
+
+
+class EncoderRequest(BaseModel):
+    """Which encoder was asked for.
+
+    Attributes:
+        backbone: timm's name of the network.
+        weights: "hub", "random", or the SHA-256 of the weights file (see `encoder_request`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    weights: str
+
+
+class EncoderCard(BaseModel):
+    """What `encoder.json` says about an encoder.
+
+    Attributes:
+        encoder_id: name of the encoder and of its directory: backbone and a hash of weights and input.
+        backbone: timm's name of the network that is inside.
+        weights_source: where the weights came from, in words.
+        fallback_reason: why this encoder is not the one asked for; None when it is.
+        request: what was asked for.
+        weights_sha256: hash of the weights' names and values.
+        onnx_sha256: hash of `encoder.onnx`.
+        input: what the encoder expects of its pixels.
+        dimension: length of an embedding.
+        created: date and time, ISO 8601, UTC.
+        versions: of the packages that made it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    encoder_id: str
+    backbone: str
+    weights_source: str
+    fallback_reason: str | None = None
+    request: EncoderRequest
+    weights_sha256: str
+    onnx_sha256: str
+    input: InputSpec
+    dimension: int
+    created: str
+    versions: dict[str, str]
+
+
+def encoder_request(backbone: str, weights: str) -> EncoderRequest:
+    """Describe a wish for an encoder so that it can be compared with what is on disk.
+
+    Args:
+        backbone: timm's name of the network.
+        weights: "hub", "random", or the path of a weights file.
+
+    Raises:
+        EncoderError: the weights file cannot be read.
+    """
+    named = weights in ("hub", "random")
+    return EncoderRequest(backbone=backbone, weights=weights if named else file_sha256(Path(weights)))
+
+
+def read_card(directory: Path) -> EncoderCard:
+    """What `encoder.json` in an encoder's directory says.
+
+    Raises:
+        EncoderError: the file is missing or malformed.
+    """
+    path = directory / CARD_NAME
+    try:
+        return EncoderCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise EncoderError(f"no encoder in {directory}: {path.name} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) or "the whole file" for e in error.errors())
+        raise EncoderError(
+            f"{path} is malformed (in {fields}): remove {directory} and make the encoder again"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        EncoderError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path) -> Path:
+    """Keep an encoder under its id.
+
+    When one of this id is there already, it stays, and at most its card learns that it was now asked for otherwise.
+
+    Args:
+        encoders_dir: home of all encoders.
+        card: describes the encoder; its `onnx_sha256` is filled in here.
+        onnx_file: the network, with input `pixels` (N, 3, size, size) and outputs `embedding` (N, D) and
+            `feature_map` (N, D, h, w). It is copied.
+
+    Returns:
+        The encoder's directory.
+    """
+    directory = encoders_dir / card.encoder_id
+    if directory.exists():
+        _update_origin(directory, card)
+        return directory
+    card = card.model_copy(update={"onnx_sha256": file_sha256(onnx_file)})
+    with new_directory(directory) as temporary:
+        (temporary / ONNX_NAME).write_bytes(onnx_file.read_bytes())
+        (temporary / CARD_NAME).write_text(_to_json(card), encoding="utf-8")
+    return directory
+
+
+def _update_origin(directory: Path, card: EncoderCard) -> None:
+    kept = read_card(directory)
+    updated = kept.model_copy(update=card.model_dump(include={"weights_source", "fallback_reason"}))
+    updated = updated.model_copy(update={"request": card.request})
+    if updated != kept:
+        replace_text(directory / CARD_NAME, _to_json(updated))
+
+
+def _to_json(card: EncoderCard) -> str:
+    return card.model_dump_json(indent=2) + "\n"

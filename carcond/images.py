@@ -1,0 +1,160 @@
+"""From bytes that somebody sent to pixels that the encoder takes."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from carcond.errors import UnreadableImageError
+
+# What phones, browsers and label tools produce. Formats with a large attack surface or that can start
+# other programs (EPS, TIFF, PSD, ...) are left out.
+_SAFE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
+
+_GREY = (128, 128, 128, 255)
+
+_TURN_BY_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an encoder expects of its pixels.
+
+    The whole photo is squashed into the square, whatever its proportions: damage often sits at a car's
+    ends, which a centre crop cuts off, and a letterbox spends pixels on nothing.
+
+    Attributes:
+        size: side of the square, in pixels.
+        mean: per channel (R, G, B), in the scale 0..1.
+        std: per channel (R, G, B), in the scale 0..1.
+        interpolation: how the photo is resized.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+def decode_photo(data: bytes, *, target: int, max_pixels: int) -> Image.Image:
+    """Decode a photo from untrusted bytes.
+
+    Args:
+        data: a JPEG, PNG, WebP, BMP or GIF file; of an animation the first frame is taken.
+        target: side in pixels to which the caller will shrink the photo. Large JPEGs are decoded at a
+            reduced scale, which keeps both sides at or above twice this.
+        max_pixels: limit of width x height, checked in the header, before anything is decoded.
+
+    Returns:
+        An RGB picture, turned the way the camera was held; what was transparent is grey.
+
+    Raises:
+        UnreadableImageError: not a photo, damaged, empty, or larger than the limit.
+    """
+    if not data:
+        raise UnreadableImageError("the photo is empty (0 bytes): upload it again")
+    image = _open(data)
+    _check_size(image, max_pixels)
+    image.draft(None, (2 * target, 2 * target))
+    try:
+        image.load()
+        return _turn(_to_rgb(image))
+    except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged bytes
+        raise UnreadableImageError(
+            f"the {image.format} photo is damaged or cut off and cannot be decoded ({error}): upload it again"
+        ) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=_SAFE_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(f"the photo has too many pixels to be decoded safely: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(
+            f"expected a JPEG, PNG, WebP, BMP or GIF photo, got {len(data)} bytes that begin with {data[:12]!r}"
+        ) from error
+    except Exception as error:  # Pillow's header parsers raise nearly every kind of exception on damaged bytes
+        raise UnreadableImageError(f"the photo's header is damaged ({error}): upload it again") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UnreadableImageError(f"expected a photo of at least 1x1 pixels, got {width}x{height}")
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"the photo has {width}x{height} = {width * height} pixels, more than the limit of {max_pixels}: "
+            "shrink it, or raise CARCOND_MAX_PHOTO_PIXELS"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would clip instead of scale
+        eight_bits = np.clip(np.asarray(image, dtype=np.int32) >> 8, 0, 255).astype(np.uint8)
+        return Image.fromarray(eight_bits).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, _GREY)
+        opaque.alpha_composite(image.convert("RGBA"))
+        return opaque.convert("RGB")
+    return image.convert("RGB")
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    turn = _TURN_BY_ORIENTATION.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels, which are fine
+        return 1
+
+
+def to_pixels(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+    """Shrink a photo to the encoder's square and normalise it.
+
+    Args:
+        image: an RGB picture of any size.
+        spec: what the encoder expects.
+
+    Returns:
+        Array (3, size, size), normalised by mean and standard deviation.
+    """
+    square = image.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation])
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    pixels = (np.asarray(square, np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """A 64-bit hash that hardly changes when a photo is rescaled or recompressed.
+
+    Args:
+        image: an RGB picture of any size.
+
+    Returns:
+        The hash, 0 .. 2**64 - 1. Near-duplicates differ in few bits (see `hamming`).
+    """
+    import imagehash  # noqa: PLC0415 - it brings scipy along, which processes that only encode can do without
+
+    return int(str(imagehash.phash(image)), 16)
+
+
+def hamming(first: int, second: int) -> int:
+    """Number of bits in which two perceptual hashes differ, 0..64."""
+    return (first ^ second).bit_count()
