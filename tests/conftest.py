@@ -1,0 +1,86 @@
+"""What several test modules share: encoders, from a tiny one made in milliseconds to a real one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from carcond.encoder import encoders_dir, find_encoder, use_encoder
+from carcond.encoder_card import EncoderCard, EncoderRequest, save_encoder
+from carcond.images import InputSpec
+
+MakeEncoder = Callable[..., Path]
+
+TINY_SPEC = InputSpec(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic")
+TINY_DIMENSION = 32
+
+
+def _tiny_graph(seed: int) -> onnx.ModelProto:
+    """Two convolutions with ReLU, then the mean: pixels (N, 3, 64, 64) -> (N, 32, 4, 4) -> (N, 32)."""
+    rng = np.random.default_rng(seed)
+    first = (rng.normal(size=(16, 3, 4, 4)) / 7).astype(np.float32)
+    second = (rng.normal(size=(TINY_DIMENSION, 16, 4, 4)) / 16).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["pixels", "first"], ["a"], strides=[4, 4]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Conv", ["b", "second"], ["c"], strides=[4, 4]),
+            helper.make_node("Relu", ["c"], ["feature_map"]),
+            helper.make_node("GlobalAveragePool", ["feature_map"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["embedding"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["photos", 3, 64, 64])],
+        [
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["photos", TINY_DIMENSION]),
+            helper.make_tensor_value_info("feature_map", TensorProto.FLOAT, ["photos", TINY_DIMENSION, 4, 4]),
+        ],
+        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def _make_tiny_encoder(models_dir: Path, seed: int = 0) -> Path:
+    encoder_id = f"tiny-{seed:08x}"
+    card = EncoderCard(
+        encoder_id=encoder_id,
+        backbone="tiny",
+        weights_source=f"random numbers, seed {seed}",
+        request=EncoderRequest(backbone="tiny", weights="random"),
+        weights_sha256="0" * 64,
+        onnx_sha256="",
+        input=TINY_SPEC,
+        dimension=TINY_DIMENSION,
+        created="2026-01-01T00:00:00+00:00",
+        versions={},
+    )
+    models_dir.mkdir(parents=True, exist_ok=True)
+    onnx_file = models_dir / f"tiny-{seed}.onnx"
+    onnx_file.write_bytes(_tiny_graph(seed).SerializeToString())
+    directory = save_encoder(encoders_dir(models_dir), card, onnx_file)
+    onnx_file.unlink()
+    use_encoder(models_dir, encoder_id)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def make_tiny_encoder() -> MakeEncoder:
+    """Call with a models directory and a seed: makes a tiny encoder there and puts it in use."""
+    return _make_tiny_encoder
+
+
+@pytest.fixture(scope="session")
+def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models directory with a tiny encoder in use (32 dimensions, 64 pixels). Shared: read only."""
+    models_dir = tmp_path_factory.mktemp("models")
+    _make_tiny_encoder(models_dir)
+    return models_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_dir(tiny_models_dir: Path) -> Path:
+    """The directory of the tiny encoder. Shared: read only."""
+    return find_encoder(tiny_models_dir)
