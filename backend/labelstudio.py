@@ -84,11 +84,9 @@ class TokenAuth(httpx.Auth):
     The credentials go to Label Studio's own host and port only, whatever address a request has.
     """
 
-    requires_response_body = True
-
     def __init__(self, base_url: str, api_key: str) -> None:
         self._base_url = base_url
-        self._origin = _origin(base_url)
+        self._origin = origin(base_url)
         self._api_key = api_key
         self._is_personal = api_key.count(".") == 2  # a JSON web token has three parts
         self._access: str | None = None
@@ -96,7 +94,7 @@ class TokenAuth(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Attach the token; on 401 refresh a personal token once and try again."""
-        if not self._api_key or _origin(str(request.url)) != self._origin:
+        if not self._api_key or origin(str(request.url)) != self._origin:
             yield request
             return
         if not self._is_personal:
@@ -114,6 +112,7 @@ class TokenAuth(httpx.Auth):
 
     def _refresh(self) -> Generator[httpx.Request, httpx.Response, None]:
         response = yield httpx.Request("POST", f"{self._base_url}/api/token/refresh/", json={"refresh": self._api_key})
+        response.read()
         if response.status_code != httpx.codes.OK:
             raise LabelStudioError(
                 f"Label Studio refused the personal access token (HTTP {response.status_code}): make a new one "
@@ -123,7 +122,8 @@ class TokenAuth(httpx.Auth):
             self._access = str(response.json()["access"])
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address: what credentials are bound to."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, (parts.hostname or "").lower(), port

@@ -64,7 +64,15 @@ class LabelStudioError(CarcondError):
 
 
 class PhotoFetchError(CarcondError):
-    """A photo could not be downloaded, or comes from a place we may not fetch from."""
+    """A photo could not be downloaded, or comes from a place we may not fetch from.
+
+    Attributes:
+        transient: whether asking again later may help.
+    """
+
+    def __init__(self, message: str, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class QueueUnavailableError(CarcondError):

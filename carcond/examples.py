@@ -11,13 +11,9 @@ import numpy.typing as npt
 
 from carcond.heads import UNKNOWN, FloatArray, IntArray
 from carcond.labels import MergedLabel, Opinion, merge_opinions
+from carcond.split import HOLDOUT, TRAIN
 from carcond.tables import AnnotationRow, Photo
 from carcond.taxonomy import TASK_BY_KEY, TASKS
-
-HOLDOUT = "holdout"
-"""Side of the split that the model is measured on and never fitted on."""
-TRAIN = "train"
-"""Side of the split that heads are fitted on."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ enough labels for uncertainty to mean something, the queue is made of typical ph
 (arXiv 2202.02794, 2210.02442).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,62 +56,65 @@ def typical_order(embeddings: FloatArray, count: int, seed: int = 0) -> IntArray
     for cluster in np.unique(assignment):
         members = np.flatnonzero(assignment == cluster)
         rank[members[np.argsort(distance[members], kind="stable")]] = np.arange(len(members))
-    return np.lexsort((assignment, -sizes[assignment], rank)).astype(np.int64)
+    return np.asarray(np.lexsort((assignment, -sizes[assignment], rank)), dtype=np.int64)
 
 
-def uncertain_queue(
-    embeddings: FloatArray, confidence: FloatArray, *, size: int, slots: int, candidate_factor: int, seed: int = 0
+def choose_queue(
+    embeddings: FloatArray, candidates: IntArray, exploration: IntArray, *, size: int, slots: int, seed: int = 0
 ) -> Queue:
-    """The most uncertain photos, grouped into slots 1..C.
-
-    The `candidate_factor * size` least confident photos are grouped by k-means into `slots` groups;
-    each group gives its least confident photos, so that the queue is as even over the slots as the
-    groups allow.
+    """Group the candidates by k-means into slots 1..C, and put the exploration photos into slot 0.
 
     Args:
-        embeddings: ``(N, D)``.
-        confidence: ``(N,)``, 0..1, lower = less sure.
-        size: length of the queue.
+        embeddings: ``(N, D)`` of the pool.
+        candidates: positions, best first: about four times as many as the queue is long, so that
+            the groups differ.
+        exploration: positions of the photos drawn for the hold-out.
+        size: length of the queue, exploration included.
         slots: C, the number of groups.
-        candidate_factor: how many times the queue's length is considered.
         seed: of k-means.
+
+    Returns:
+        The queue, one photo of each slot first, then the second of each, and so on.
     """
-    order = np.argsort(confidence, kind="stable")
-    candidates = order[: size * candidate_factor]
-    return grouped_queue(embeddings, candidates, size=size, slots=slots, seed=seed)
+    room = max(0, size - len(exploration))
+    if len(candidates) == 0 or room == 0:
+        return Queue(exploration[:size], np.full(min(size, len(exploration)), EXPLORATION_SLOT))
+    group, _ = _cluster(embeddings[candidates], min(slots, len(candidates)), seed)
+    chosen = _rounds(group)[:room]
+    positions = np.concatenate([exploration, candidates[chosen]])
+    slot = np.concatenate([np.full(len(exploration), EXPLORATION_SLOT), group[chosen] + 1])
+    order = _rounds(slot)
+    return Queue(positions[order], slot[order])
 
 
-def grouped_queue(embeddings: FloatArray, candidates: IntArray, *, size: int, slots: int, seed: int = 0) -> Queue:
-    """Group candidates (best first) into slots 1..C and take them in rounds over the slots."""
-    if len(candidates) == 0:
-        return Queue(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    assignment, _ = _cluster(embeddings[candidates], min(slots, len(candidates)), seed)
-    rank = np.empty(len(candidates), dtype=np.int64)
-    for cluster in np.unique(assignment):
-        members = np.flatnonzero(assignment == cluster)
+def _rounds(group: IntArray) -> IntArray:
+    """An order ``(N,)`` that takes the first of each group, then the second of each, and so on."""
+    rank = np.empty(len(group), dtype=np.int64)
+    for number in np.unique(group):
+        members = np.flatnonzero(group == number)
         rank[members] = np.arange(len(members))
-    rounds = np.lexsort((np.arange(len(candidates)), rank))[:size]
-    return Queue(candidates[rounds], assignment[rounds] + 1)
+    return np.argsort(rank, kind="stable")
 
 
-def nearest_slots(embeddings: FloatArray, queue: Queue, queue_embeddings: FloatArray) -> IntArray:
-    """Slots ``(N,)`` of further photos: that of the group whose mean is nearest.
+def nearest_slots(embeddings: FloatArray, queue_embeddings: FloatArray, slots: IntArray) -> IntArray:
+    """Slots of the photos behind the queue: that of the group whose mean is nearest.
 
-    Photos behind the queue join its slots with their honest, higher scores, so they are served only
-    when the queue's own photos of that slot are used up.
+    They join with their honest, higher scores, so a slot serves them only when the queue's own
+    photos are used up. The exploration slot takes none: a random sample has no neighbours.
+
+    Args:
+        embeddings: ``(N, D)`` of the photos behind the queue.
+        queue_embeddings: ``(Q, D)`` of the queue.
+        slots: ``(Q,)`` of the queue.
+
+    Returns:
+        Slots ``(N,)``, all 1 or greater.
     """
-    numbers = np.unique(queue.slots[queue.slots != EXPLORATION_SLOT])
+    numbers = np.unique(slots[slots != EXPLORATION_SLOT])
     if len(numbers) == 0:
         return np.ones(len(embeddings), dtype=np.int64)
-    means = np.stack([queue_embeddings[queue.slots == number].mean(axis=0) for number in numbers])
-    distances = _squared_distances(embeddings, means)
-    return np.asarray(numbers[distances.argmin(axis=1)], dtype=np.int64)
-
-
-def draw_exploration(eligible: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:
-    """A uniform draw without replacement: the unbiased sample that the model is measured on."""
-    drawn = generator.permutation(len(eligible))[:count]
-    return [eligible[i] for i in drawn]
+    means = np.stack([queue_embeddings[slots == number].mean(axis=0) for number in numbers])
+    return np.asarray(numbers[_squared_distances(embeddings, means).argmin(axis=1)], dtype=np.int64)
 
 
 def _cluster(embeddings: FloatArray, count: int, seed: int) -> tuple[IntArray, FloatArray]:

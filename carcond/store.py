@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Engine, create_engine, delete, event, select, update
+from sqlalchemy import ColumnElement, Engine, and_, create_engine, delete, event, func, select, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from carcond.errors import StoreError
@@ -22,6 +22,7 @@ EMBEDDING_DTYPE: Final = np.dtype("<f2")
 _CHUNK = 500
 
 T = TypeVar("T")
+MirrorTable = Photo | AnnotationRow | PredictionRow | Embedding
 
 
 @dataclass(frozen=True)
@@ -59,29 +60,34 @@ class Store:
 
     # Projects
 
-    def ensure_project(self, project_id: int) -> Project:
-        """The row of a project, made when it is new."""
+    def add_project(self, project_id: int) -> bool:
+        """Begin to serve a project. Returns False when it is served already."""
         with self.session() as session:
-            project = session.get(Project, project_id)
-            if project is None:
-                project = Project(id=project_id, watermark=None, label_config="")
-                session.add(project)
-            return project
+            if session.get(Project, project_id) is not None:
+                return False
+        try:
+            with self.session() as session:
+                session.add(Project(id=project_id, watermark=None, label_config=""))
+        except IntegrityError:  # another process was faster
+            return False
+        return True
+
+    def project(self, project_id: int) -> Project:
+        """The row of a project, made when it is new."""
+        self.add_project(project_id)
+        with self.session() as session:
+            return session.get_one(Project, project_id)
 
     def project_ids(self) -> list[int]:
         """All projects the loop has ever served."""
         with self.session() as session:
             return list(session.scalars(select(Project.id).order_by(Project.id)))
 
-    def set_watermark(self, project_id: int, watermark: str | None) -> None:
-        """Remember up to which change the tasks have been read; None asks for a full read."""
+    def mark_read(self, project_id: int, watermark: str | None, label_config: str) -> None:
+        """Remember up to which change the tasks have been read, and with which label config."""
         with self.session() as session:
-            session.execute(update(Project).where(Project.id == project_id).values(watermark=watermark))
-
-    def set_label_config(self, project_id: int, label_config: str) -> None:
-        """Remember the label config that `classes` of annotations were read with."""
-        with self.session() as session:
-            session.execute(update(Project).where(Project.id == project_id).values(label_config=label_config))
+            values = {"watermark": watermark, "label_config": label_config}
+            session.execute(update(Project).where(Project.id == project_id).values(values))
 
     # The mirror of Label Studio
 
@@ -90,9 +96,9 @@ class Store:
         for chunk in _chunks(list(tasks)):
             ids = [task.task_id for task in chunk]
             with self.session() as session:
-                known = {p.task_id: p for p in session.scalars(_of(Photo, project_id, ids))}
+                known = {p.task_id: p for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))}
                 for table in (AnnotationRow, PredictionRow):
-                    session.execute(delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
+                    session.execute(delete(table).where(_are(table, project_id, ids)))
                 for task in chunk:
                     self._mirror_photo(session, project_id, known.get(task.task_id), task)
                     session.add_all([*task.annotations, *task.predictions])
@@ -105,7 +111,7 @@ class Store:
         photo.gone = False
         if photo.url != task.url:
             # Another picture: its embedding is stale, but its side of the split stays.
-            photo.url, photo.problem, photo.phash = task.url, None, None
+            photo.url, photo.problem, photo.retry, photo.phash = task.url, None, True, None
             session.execute(
                 delete(Embedding).where(Embedding.project_id == project_id, Embedding.task_id == task.task_id)
             )
@@ -116,11 +122,9 @@ class Store:
             rows = session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone))
             gone = [task_id for task_id in rows if task_id not in present]
             for ids in _chunks(gone):
-                session.execute(
-                    update(Photo).where(Photo.project_id == project_id, Photo.task_id.in_(ids)).values(gone=True)
-                )
+                session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True))
                 for table in (AnnotationRow, PredictionRow):
-                    session.execute(delete(table).where(table.project_id == project_id, table.task_id.in_(ids)))
+                    session.execute(delete(table).where(_are(table, project_id, ids)))
         return len(gone)
 
     def photos(self, project_id: int) -> list[Photo]:
@@ -128,6 +132,12 @@ class Store:
         with self.session() as session:
             query = select(Photo).where(Photo.project_id == project_id, ~Photo.gone).order_by(Photo.task_id)
             return list(session.scalars(query))
+
+    def photo_count(self, project_id: int) -> int:
+        """How many photos are in Label Studio as far as the store knows."""
+        with self.session() as session:
+            query = select(func.count()).select_from(Photo).where(Photo.project_id == project_id, ~Photo.gone)
+            return int(session.scalars(query).one())
 
     def hashed_photos(self, project_id: int) -> list[Photo]:
         """All photos with a perceptual hash, the deleted ones too: groups and sides outlive a task."""
@@ -147,6 +157,24 @@ class Store:
             query = select(PredictionRow).where(PredictionRow.project_id == project_id)
             return list(session.scalars(query.order_by(PredictionRow.prediction_id)))
 
+    def predictions_of(self, project_id: int, task_ids: Sequence[int]) -> list[PredictionRow]:
+        """The predictions that Label Studio holds of some tasks, in order of id."""
+        with self.session() as session:
+            rows = [
+                row
+                for ids in _chunks(task_ids)
+                for row in session.scalars(select(PredictionRow).where(_are(PredictionRow, project_id, ids)))
+            ]
+        return sorted(rows, key=lambda row: row.prediction_id)
+
+    def has_prediction(self, project_id: int, model_version: str) -> bool:
+        """Whether Label Studio holds a prediction of a version."""
+        with self.session() as session:
+            query = select(PredictionRow.prediction_id).where(
+                PredictionRow.project_id == project_id, PredictionRow.model_version == model_version
+            )
+            return session.scalars(query.limit(1)).first() is not None
+
     def put_prediction(self, row: PredictionRow) -> None:
         """Mirror a prediction that has just been written."""
         with self.session() as session:
@@ -160,16 +188,6 @@ class Store:
                     PredictionRow.project_id == project_id, PredictionRow.prediction_id == prediction_id
                 )
             )
-
-    def set_classes(self, project_id: int, classes: Mapping[int, dict[str, str]]) -> None:
-        """Write what annotations state (annotation id -> classes), after the label config changed."""
-        rows = [
-            {"project_id": project_id, "annotation_id": annotation_id, "classes": stated}
-            for annotation_id, stated in classes.items()
-        ]
-        if rows:
-            with self.session() as session:
-                session.execute(update(AnnotationRow), rows)
 
     # Photos
 
@@ -255,8 +273,8 @@ def _make_engine(database_url: str) -> Engine:
     return engine
 
 
-def _of(table: type[Photo], project_id: int, ids: Sequence[int]) -> Any:
-    return select(table).where(table.project_id == project_id, table.task_id.in_(ids))
+def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:
+    return and_(table.project_id == project_id, table.task_id.in_(ids))
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -5,8 +5,6 @@ that a full read can make anew. Only a photo's side of the split is ours alone, 
 deleted, only marked as gone: a photo that comes back finds its side again.
 """
 
-from typing import Any
-
 from sqlalchemy import JSON, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -22,6 +20,7 @@ class Project(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     # The greatest `updated_at` of a task that has been read.
     watermark: Mapped[str | None]
+    # The label config that the annotations were read with.
     label_config: Mapped[str] = mapped_column(default="")
 
 
@@ -39,8 +38,9 @@ class Photo(Base):
     side: Mapped[str | None]
     # Drawn at random into the hold-out, rather than there because a near-duplicate was drawn.
     drawn: Mapped[bool] = mapped_column(default=False)
-    # Why the photo cannot be used, and whether asking again may help.
+    # Why the photo cannot be used, and whether fetching it again may help.
     problem: Mapped[str | None]
+    retry: Mapped[bool] = mapped_column(default=True)
     gone: Mapped[bool] = mapped_column(default=False)
 
 
@@ -65,7 +65,6 @@ class AnnotationRow(Base):
     updated_at: Mapped[str]
     cancelled: Mapped[bool]
     classes: Mapped[dict[str, str]] = mapped_column(JSON)
-    result: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
 
 
 class PredictionRow(Base):

@@ -1,0 +1,144 @@
+"""The Flask application: the routes that Label Studio 1.23 calls."""
+
+import hashlib
+import logging
+from typing import Any
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from backend.model import CarConditionModel, parse_project_id
+from backend.security import is_allowed
+from backend.services import Services, get_services
+from carcond.errors import CarcondError, QueueUnavailableError
+from carcond.registry import COLD_START_VERSION, version_name
+
+logger = logging.getLogger(__name__)
+
+# What changes labels or photos. PROJECT_UPDATED is looked at apart: it comes with every change of
+# any setting, our own of `model_version` included.
+_NEWS = {
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "TASKS_CREATED",
+    "TASKS_DELETED",
+    "START_TRAINING",
+}
+_MAX_BODY = 200_000_000  # Label Studio sends all selected tasks in one request
+
+
+def create_app(services: Services | None = None) -> Flask:
+    """Make the application."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
+    routes = _Routes(services or get_services())
+    app.before_request(routes.check_caller)
+    app.add_url_rule("/", view_func=routes.health)
+    app.add_url_rule("/health", view_func=routes.health)
+    app.add_url_rule("/setup", view_func=routes.setup, methods=["POST"])
+    app.add_url_rule("/predict", view_func=routes.predict, methods=["POST"])
+    app.add_url_rule("/versions", view_func=routes.versions)
+    app.add_url_rule("/webhook", view_func=routes.webhook, methods=["POST"])
+    app.register_error_handler(Exception, _answer_error)
+    return app
+
+
+class _Routes:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._configs: dict[int, str] = {}
+
+    def check_caller(self) -> Response | None:
+        if request.path in ("/", "/health") or is_allowed(request, self._services.settings):
+            return None
+        response = jsonify(error="expected the backend's user and password (basic authentication)")
+        response.status_code = 401
+        response.headers["WWW-Authenticate"] = 'Basic realm="carcond"'
+        return response
+
+    def health(self) -> Response:
+        """Alive. Looks at nothing else: Label Studio waits for at most one second."""
+        return jsonify(status="UP", model_class=CarConditionModel.__name__)
+
+    def setup(self) -> Response:
+        body = _json_object()
+        model = self._model(body.get("project"))
+        if model.project_id and self._services.store.add_project(model.project_id):
+            self._greet(model)
+        return jsonify(model_version=model.version_name)
+
+    def _greet(self, model: CarConditionModel) -> None:
+        """A new project may have photos and labels already, of which no event will tell."""
+        try:
+            model.fit(event="SETUP")
+        except QueueUnavailableError as error:
+            logger.warning("project %d: the first turn has to wait for the reconcile: %s", model.project_id, error)
+
+    def predict(self) -> Response:
+        body = _json_object()
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise _BadRequestError(f"expected 'tasks' to be a list of objects, got {type(tasks).__name__}")
+        model = self._model(body.get("project"), body.get("label_config"))
+        results = model.predict(tasks)
+        return jsonify(results=results, model_version=model.version_name)
+
+    def versions(self) -> Response:
+        """All versions; of one project when `?project=` names it, which Label Studio does not."""
+        project = parse_project_id(request.args.get("project"))
+        projects = [project] if project else self._services.store.project_ids()
+        numbers = {number for p in projects for number in self._services.registry(p).numbers()}
+        return jsonify(versions=[version_name(number) for number in sorted(numbers)] or [COLD_START_VERSION])
+
+    def webhook(self) -> tuple[Response, int]:
+        """Nudge the loop. Label Studio waits at most a second, inside the annotator's own request."""
+        body = _json_object()
+        action = str(body.get("action") or "")
+        project = body.get("project")
+        model = self._model(project.get("id") if isinstance(project, dict) else project)
+        if not model.project_id:
+            raise _BadRequestError("expected 'project' with an id")
+        if action not in _NEWS and not (action == "PROJECT_UPDATED" and self._has_new_config(project)):
+            return jsonify(status="ignored", action=action), 200
+        return jsonify(status="ok", action=action, **model.fit(event=action, data=body)), 201
+
+    def _has_new_config(self, project: Any) -> bool:
+        """Whether a project's label config differs from the one this process saw last."""
+        config = str(project.get("label_config") or "") if isinstance(project, dict) else ""
+        digest = hashlib.sha256(config.encode()).hexdigest()
+        known = self._configs.get(parse_project_id(project["id"]))
+        self._configs[parse_project_id(project["id"])] = digest
+        return known != digest
+
+    def _model(self, project: Any, label_config: Any = None) -> CarConditionModel:
+        config = label_config if isinstance(label_config, str) else None
+        return CarConditionModel(project, config, services=self._services)
+
+
+class _BadRequestError(CarcondError):
+    """The request's body is not what the route expects."""
+
+
+def _json_object() -> dict[str, Any]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise _BadRequestError("expected a JSON object as the request's body")
+    return body
+
+
+def _answer_error(error: Exception) -> tuple[Response, int]:
+    """Every error is JSON with one sentence; what went wrong inside stays in the log."""
+    if isinstance(error, HTTPException):
+        return jsonify(error=error.description), error.code or 500
+    if isinstance(error, _BadRequestError):
+        return jsonify(error=str(error)), 400
+    if isinstance(error, QueueUnavailableError):
+        logger.error("%s: %s", request.path, error)
+        return jsonify(error=str(error)), 503
+    logger.error("%s failed", request.path, exc_info=error)
+    message = str(error) if isinstance(error, CarcondError) else "an unexpected error; see the backend's log"
+    return jsonify(error=message), 500

@@ -1,0 +1,120 @@
+"""Embedding a project's new photos: fetched side by side, encoded in batches, kept as they come."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from backend.photos import PhotoFetcher
+from backend.services import Services
+from carcond.encoder import Encoder
+from carcond.errors import PhotoFetchError, UnreadableImageError
+from carcond.groups import assign_groups
+from carcond.heads import FloatArray
+from carcond.images import decode_photo, perceptual_hash, to_pixels
+from carcond.store import Store
+from carcond.tables import Photo
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 16
+_FETCHERS = 4
+
+Progress = Callable[[str, int, int], None]
+"""Told the name of a stage, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class SeenPhoto:
+    """A photo as it was found: its pixels ``(3, S, S)`` and perceptual hash, or a problem."""
+
+    task_id: int
+    pixels: FloatArray | None = None
+    phash: int = 0
+    problem: str = ""
+    retry: bool = False
+
+
+def embed_new_photos(services: Services, project_id: int, encoder_id: str, seconds: float, progress: Progress) -> int:
+    """Embed photos that have no embedding yet, for about as long as `seconds`.
+
+    Each batch is kept at once, so that a killed worker loses at most one. A photo that cannot be
+    read gets its `problem` written down; one that could not be reached is tried again next time.
+
+    Returns:
+        How many photos are left for the next time.
+    """
+    waiting = _waiting(services.store, project_id, encoder_id)
+    if not waiting:
+        return 0
+    encoder = services.encoder(encoder_id)
+    see = partial(_see, services.photos, encoder, services.settings.max_photo_pixels)
+    deadline = time.monotonic() + seconds
+    done = 0
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        while done < len(waiting) and time.monotonic() < deadline:
+            batch = waiting[done : done + _BATCH]
+            _keep(services.store, project_id, encoder, list(pool.map(see, batch)))
+            done += len(batch)
+            progress("embedding photos", done, len(waiting))
+    _group_new_photos(services.store, project_id)
+    return len(waiting) - done
+
+
+def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
+    """Photos to embed: new ones first, then those that could not be reached before."""
+    kept, _ = store.embeddings(project_id, encoder_id)
+    have = set(kept.tolist())
+    photos = [p for p in store.photos(project_id) if p.task_id not in have and p.retry]
+    return sorted(photos, key=lambda photo: photo.problem is not None)
+
+
+def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo) -> SeenPhoto:
+    try:
+        image = decode_photo(fetcher.fetch(photo.url), target=encoder.spec.size, max_pixels=max_pixels)
+    except PhotoFetchError as error:
+        return SeenPhoto(photo.task_id, problem=str(error), retry=error.transient)
+    except UnreadableImageError as error:
+        return SeenPhoto(photo.task_id, problem=str(error))
+    return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image))
+
+
+def _keep(store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto]) -> None:
+    good = [photo for photo in seen if photo.pixels is not None]
+    if good:
+        embeddings = encoder.embed(np.stack([photo.pixels for photo in good if photo.pixels is not None]))
+        store.put_embeddings(
+            project_id, encoder.encoder_id, {photo.task_id: row for photo, row in zip(good, embeddings, strict=True)}
+        )
+    changes = []
+    for photo in seen:
+        if photo.pixels is None:
+            logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
+            changes.append({"task_id": photo.task_id, "problem": photo.problem, "retry": photo.retry})
+        else:
+            changes.append({"task_id": photo.task_id, "problem": None, "phash": f"{photo.phash:016x}"})
+    store.update_photos(project_id, changes)
+
+
+def _group_new_photos(store: Store, project_id: int) -> None:
+    """Put photos beside their near-duplicates; a group's side of the split holds for newcomers too."""
+    photos = store.hashed_photos(project_id)
+    grouped = [p for p in photos if p.group is not None]
+    new = [p for p in photos if p.group is None]
+    groups = assign_groups([_hash(p) for p in new], [_hash(p) for p in grouped], [p.group or 0 for p in grouped])
+    side_by_group = {p.group: p.side for p in grouped if p.side}
+    store.update_photos(
+        project_id,
+        [
+            {"task_id": photo.task_id, "group": group, "side": photo.side or side_by_group.get(group)}
+            for photo, group in zip(new, groups, strict=True)
+        ],
+    )
+
+
+def _hash(photo: Photo) -> int:
+    return int(photo.phash or "0", 16)

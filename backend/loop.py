@@ -1,0 +1,261 @@
+"""One turn of the loop: read the news, embed, refit, publish.
+
+A turn can be killed at any point and begun anew: Label Studio has the labels, versions are written
+whole or not at all, and predictions are moved in place.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from backend.embedding import Progress, embed_new_photos
+from backend.label_config import LabelBinding, bind_label_config
+from backend.labelstudio import PredictionDraft, ProjectInfo
+from backend.pool import Pool, RankedPool, rank_pool
+from backend.publishing import Publisher
+from backend.services import Services
+from backend.sync import sync_project
+from carcond.errors import NotEnoughLabelsError, RegistryError
+from carcond.evaluation import evaluate
+from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray, fit_heads
+from carcond.labels import MergedLabel
+from carcond.registry import COLD_START_VERSION, Version
+from carcond.selection import EXPLORATION_SLOT
+from carcond.split import HOLDOUT, draw_holdout, settle_sides
+from carcond.tables import Photo
+
+logger = logging.getLogger(__name__)
+
+# At most so long are photos embedded before what there is gets published; the next turn goes on.
+_EMBEDDING_SECONDS = 20.0
+# At most so many drawn photos wait in the exploration slot: the few most confident of them are
+# served last, and more of them would make the hold-out look harder than the pool.
+_MAX_EXPLORATION = 4
+
+
+@dataclass(frozen=True)
+class TurnReport:
+    """What one turn did.
+
+    Attributes:
+        version: the serving version after the turn.
+        refitted: whether this turn made it.
+        labelled: photos with a label, in train or hold-out.
+        photos_left: photos still to be embedded by the next turn.
+        stale: predictions of unlabelled tasks still to be moved to the version by `refresh`.
+        seconds: stage -> how long it took.
+    """
+
+    version: str
+    refitted: bool
+    labelled: int
+    photos_left: int
+    stale: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What the store knows of a project at one moment."""
+
+    photos: Sequence[Photo]
+    labels: Mapping[int, MergedLabel]
+    skipped: set[int]
+    task_ids: IntArray
+    embeddings: FloatArray
+
+    @property
+    def unlabelled(self) -> set[int]:
+        """Task ids that have an embedding and want a label. Skipped ones go to the end of the line."""
+        return set(self.task_ids.tolist()) - self.labels.keys() - self.skipped
+
+
+class Loop:
+    """The loop of one project."""
+
+    def __init__(self, services: Services, project_id: int, progress: Progress) -> None:
+        self._services = services
+        self._project_id = project_id
+        self._progress = progress
+        self._store = services.store
+        self._registry = services.registry(project_id)
+        self._publisher = Publisher(services.api, services.store, project_id, services.settings.publish_connections)
+
+    def turn(self) -> TurnReport:
+        """Bring model, predictions and order up to date with Label Studio's labels.
+
+        Raises:
+            LabelStudioError: Label Studio refused or is not there; the next turn goes on.
+            LabelConfigError: the project asks for neither task.
+            EncoderError: there is no encoder.
+        """
+        watch = _Stopwatch()
+        project, binding = self._read()
+        watch.lap("read")
+        encoder_id = self._services.encoder_id()
+        left = embed_new_photos(self._services, self._project_id, encoder_id, _EMBEDDING_SECONDS, self._progress)
+        watch.lap("embed")
+        snapshot = self._snapshot(encoder_id)
+        self._keep_sides(settle_sides(snapshot.photos, snapshot.labels))
+        version, refitted = self._refit(snapshot, encoder_id)
+        watch.lap("refit")
+        self._explore(snapshot)
+        ranked = self._rank(snapshot, version, binding)
+        watch.lap("rank")
+        self._progress("publishing", 0, len(ranked.queue))
+        queue = self._not_current(ranked.queue)
+        self._publisher.publish_queue(queue, ranked.round_length, project.model_version, _name(version))
+        watch.lap("publish")
+        stale = len(self._not_current(ranked.rest))
+        return TurnReport(_name(version), refitted, len(snapshot.labels), left, stale, watch.seconds)
+
+    def refresh(self, interrupted: Callable[[], bool]) -> int:
+        """Move the predictions of all other unlabelled tasks to the serving version, bit by bit.
+
+        Args:
+            interrupted: asked before each write: a turn is more urgent than this.
+
+        Returns:
+            How many predictions are still to be moved.
+        """
+        _, binding = self._read()
+        snapshot = self._snapshot(self._services.encoder_id())
+        ranked = self._rank(snapshot, self._registry.current(), binding)
+        drafts = [*ranked.queue, *ranked.rest, *self._unreadable(snapshot, ranked)]
+        left = self._publisher.refresh(self._not_current(drafts), interrupted)
+        if not left:
+            self._read()  # what was just written counts as news: read it now, not in the next turn
+        return left
+
+    def _read(self) -> tuple[ProjectInfo, LabelBinding]:
+        self._progress("reading labels", 0, 0)
+        project = self._services.api.project(self._project_id)
+        binding = bind_label_config(project.label_config)
+        sync_project(self._services.api, self._store, project, binding)
+        return project, binding
+
+    def _snapshot(self, encoder_id: str) -> _Snapshot:
+        annotations = self._store.annotations(self._project_id)
+        labels = merge_annotations(annotations)
+        skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
+        task_ids, embeddings = self._store.embeddings(self._project_id, encoder_id)
+        return _Snapshot(self._store.photos(self._project_id), labels, skipped, task_ids, embeddings)
+
+    def _keep_sides(self, photos: Sequence[Photo]) -> None:
+        changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]
+        self._store.update_photos(self._project_id, changes)
+
+    def _refit(self, snapshot: _Snapshot, encoder_id: str) -> tuple[Version | None, bool]:
+        """The serving version, and whether it was made just now."""
+        labelled = labelled_set(snapshot.photos, snapshot.labels, snapshot.task_ids, snapshot.embeddings)
+        current = self._registry.current()
+        fingerprint = labelled.fingerprint(encoder_id)
+        if current and current.card.get("fingerprint") == fingerprint:
+            return current, False
+        self._progress("fitting heads", 0, 0)
+        began = time.monotonic()
+        try:
+            heads = fit_heads(encoder_id, *labelled.side(holdout=False))
+        except NotEnoughLabelsError as error:
+            logger.info("project %d: no new version: %s", self._project_id, error)
+            return current, False
+        card = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parent": _name(current),
+            "encoder_id": encoder_id,
+            "fingerprint": fingerprint,
+            "fit_seconds": round(time.monotonic() - began, 3),
+            **_facts(labelled, heads),
+        }
+        try:
+            number = self._registry.write(heads, card, [example.row() for example in labelled.examples])
+            self._registry.promote(number)
+        except RegistryError as error:
+            # A full disk must not stop the version that serves.
+            logger.error("project %d: %s", self._project_id, error)
+            return current, False
+        return Version(number, heads, card), True
+
+    def _explore(self, snapshot: _Snapshot) -> None:
+        """Keep the exploration slot filled."""
+        unlabelled = snapshot.unlabelled
+        wanted = max(1, min(_MAX_EXPLORATION, len(unlabelled) // (self._services.settings.slots + 1)))
+        drawn_before = sum(photo.drawn for photo in snapshot.photos)
+        generator = np.random.default_rng((self._project_id, drawn_before))
+        self._keep_sides(draw_holdout(snapshot.photos, unlabelled, wanted, generator))
+
+    def _rank(self, snapshot: _Snapshot, version: Version | None, binding: LabelBinding) -> RankedPool:
+        photos = {photo.task_id: photo for photo in snapshot.photos}
+        rows = [photos[task_id] for task_id in snapshot.task_ids.tolist()]
+        unlabelled = snapshot.unlabelled
+        pool = Pool(
+            snapshot.task_ids,
+            snapshot.embeddings,
+            np.array([row.task_id in unlabelled for row in rows], dtype=bool),
+            np.array([row.side == HOLDOUT for row in rows], dtype=bool),
+            np.array([row.drawn for row in rows], dtype=bool),
+        )
+        return rank_pool(pool, version.heads if version else None, _name(version), binding, self._services.settings)
+
+    def _unreadable(self, snapshot: _Snapshot, ranked: RankedPool) -> list[PredictionDraft]:
+        """Empty predictions for photos that cannot be read, once there is a version to keep them out of the queue."""
+        if not ranked.queue or ranked.queue[0].model_version == COLD_START_VERSION:
+            return []
+        embedded = set(snapshot.task_ids.tolist())
+        unreadable = [p.task_id for p in snapshot.photos if p.problem and not p.retry and p.task_id not in embedded]
+        return [
+            PredictionDraft(task_id, [], 0.0, COLD_START_VERSION, None)
+            for task_id in unreadable
+            if task_id not in snapshot.labels
+        ]
+
+    def _not_current(self, drafts: Sequence[PredictionDraft]) -> list[PredictionDraft]:
+        """The drafts that Label Studio does not hold yet, as far as the queue is concerned."""
+        stored: dict[int, list[tuple[str, bool, bool]]] = {}
+        for row in self._store.predictions(self._project_id):
+            traits = (row.model_version, row.slot is None, row.slot == EXPLORATION_SLOT)
+            stored.setdefault(row.task_id, []).append(traits)
+        return [
+            draft
+            for draft in drafts
+            if stored.get(draft.task_id) != [(draft.model_version, draft.slot is None, draft.slot == EXPLORATION_SLOT)]
+        ]
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._began, 3)
+        self._began = now
+
+
+def _name(version: Version | None) -> str:
+    return version.name if version else COLD_START_VERSION
+
+
+def _facts(labelled: LabelledSet, heads: Heads) -> dict[str, Any]:
+    """What a version's card says of its labels and its quality."""
+    embeddings, classes = labelled.side(holdout=True)
+    return {
+        "labels": {
+            "train": int((~labelled.holdout).sum()),
+            "holdout": int(labelled.holdout.sum()),
+            "unusable": len(labelled.examples) - len(labelled.holdout),
+        },
+        "labelled_by_task": {task: int((indices != UNKNOWN).sum()) for task, indices in labelled.classes.items()},
+        "calibration": {
+            task: {"temperature": round(head.temperature, 4), "cross_fitted": head.cross_fitted}
+            for task, head in heads.by_task.items()
+        },
+        "holdout": evaluate(heads, embeddings, classes),
+    }

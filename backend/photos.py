@@ -1,0 +1,114 @@
+"""Downloading photos: from Label Studio and named hosts only, with limits."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import httpx
+
+from backend.labelstudio import TokenAuth, origin
+from carcond.errors import PhotoFetchError
+from carcond.settings import Settings
+
+_MAX_REDIRECTS = 3
+_CHUNK = 64 * 1024
+
+
+class PhotoFetcher:
+    """Fetches the bytes of photos. Safe to share between threads.
+
+    Photo addresses come from whoever imported the tasks, so they are not trusted: only Label Studio
+    itself and the hosts in `photo_hosts` are asked, redirects included, and only Label Studio is
+    sent its token.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = settings.label_studio_url
+        self._aliases = {origin(url) for url in (settings.label_studio_url, settings.label_studio_host) if url}
+        self._hosts = set(settings.photo_hosts)
+        self._max_bytes = settings.max_photo_bytes
+        self._timeout_s = settings.photo_timeout_s
+        self._client = httpx.Client(
+            auth=TokenAuth(self._base, settings.label_studio_api_key.get_secret_value()),
+            timeout=httpx.Timeout(settings.photo_timeout_s, connect=3.0),
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def address(self, url: str) -> str:
+        """Where a photo of this address is really fetched from.
+
+        Label Studio writes addresses with the name that browsers know it by; they are rewritten to
+        the address at which this process reaches it.
+
+        Raises:
+            PhotoFetchError: the address is none that we fetch from.
+        """
+        parts = urlsplit(url.strip())
+        if not parts.scheme and not parts.netloc and parts.path.startswith("/"):
+            return self._base + urlunsplit(("", "", parts.path, parts.query, ""))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise PhotoFetchError(
+                f"a photo address must start with http://, https:// or /, this one starts with {url[:30]!r}"
+            )
+        if _origin_of(url) in self._aliases:
+            return self._base + urlunsplit(("", "", parts.path, parts.query, ""))
+        if parts.hostname.lower() in self._hosts:
+            return url.strip()
+        raise PhotoFetchError(
+            f"photos are fetched from Label Studio and from CARCOND_PHOTO_HOSTS only; {parts.hostname!r} is neither. "
+            "If it is Label Studio's own name in browsers, set LABEL_STUDIO_HOST to it"
+        )
+
+    def fetch(self, url: str) -> bytes:
+        """Download one photo.
+
+        Raises:
+            PhotoFetchError: the address is not allowed, nothing answered in time, or the answer is no
+                photo of acceptable size. `transient` tells whether asking again may help.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        address = self.address(url)
+        for _ in range(_MAX_REDIRECTS + 1):
+            with self._response(address) as response:
+                if response.is_redirect:
+                    address = self.address(urljoin(address, response.headers.get("location", "")))
+                    continue
+                return self._read(response, deadline)
+        raise PhotoFetchError(f"the photo's address redirects more than {_MAX_REDIRECTS} times")
+
+    @contextmanager
+    def _response(self, address: str) -> Iterator[httpx.Response]:
+        try:
+            with self._client.stream("GET", address) as response:
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PhotoFetchError(
+                f"the photo could not be downloaded: {type(error).__name__}", transient=True
+            ) from error
+
+    def _read(self, response: httpx.Response, deadline: float) -> bytes:
+        if response.is_error:
+            raise PhotoFetchError(
+                f"the photo's address answered HTTP {response.status_code}",
+                transient=response.is_server_error or response.status_code in (401, 403, 408, 429),
+            )
+        data = bytearray()
+        for chunk in response.iter_bytes(_CHUNK):
+            data += chunk
+            if len(data) > self._max_bytes:
+                raise PhotoFetchError(f"the photo is larger than the allowed {self._max_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise PhotoFetchError(f"the photo took longer than {self._timeout_s:g} s", transient=True)
+        return bytes(data)
+
+
+def _origin_of(url: str) -> tuple[str, str, int]:
+    try:
+        return origin(url)
+    except ValueError:  # a port that is no number
+        raise PhotoFetchError("the photo's address has a malformed port") from None

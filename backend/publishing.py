@@ -1,0 +1,107 @@
+"""Writing the queue into Label Studio: predictions with slots, best first, in place.
+
+Each unlabelled task has exactly one prediction. A task that joins the queue gets its prediction
+moved to the new version by PATCH; a task that leaves it keeps the old version's, which Label Studio
+does not serve once `project.model_version` has moved on. Predictions of labelled tasks are never
+touched: they carry the counts by which Label Studio goes round the slots.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import httpx
+
+from backend.labelstudio import LabelStudioApi, PredictionDraft, StoredPrediction
+from backend.sync import prediction_row
+from carcond.errors import LabelStudioError
+from carcond.store import Store
+from carcond.tables import PredictionRow
+
+logger = logging.getLogger(__name__)
+
+_REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND)
+
+
+class Publisher:
+    """Writes predictions of one project, and mirrors them in the store."""
+
+    def __init__(self, api: LabelStudioApi, store: Store, project_id: int, connections: int) -> None:
+        self._api = api
+        self._store = store
+        self._project_id = project_id
+        self._connections = connections
+
+    def publish_queue(self, drafts: Sequence[PredictionDraft], first: int, served_version: str, version: str) -> None:
+        """Write those predictions of the queue that are not there yet, and serve their version.
+
+        Args:
+            drafts: in the order in which they should be there, all of `version`.
+            first: so many are written before the project moves to the version. From that moment the
+                new order is served; until then the old queue is, which loses only these few.
+            served_version: the project's present `model_version`.
+            version: the version to serve.
+        """
+        self._write(drafts[:first])
+        # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
+        if served_version != version and self._store.has_prediction(self._project_id, version):
+            self._api.update_project(self._project_id, model_version=version)
+        self._write(drafts[first:])
+
+    def refresh(self, drafts: Sequence[PredictionDraft], interrupted: Callable[[], bool]) -> int:
+        """Write further predictions one at a time, at half speed, until done or interrupted.
+
+        Annotators come first: after each write Label Studio rests as long as the write took.
+
+        Returns:
+            How many are still to be written.
+        """
+        for done, draft in enumerate(drafts):
+            if interrupted():
+                return len(drafts) - done
+            began = time.monotonic()
+            self._write([draft])
+            time.sleep(time.monotonic() - began)
+        return 0
+
+    def _write(self, drafts: Sequence[PredictionDraft]) -> None:
+        stored: dict[int, list[PredictionRow]] = {}
+        for row in self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts]):
+            stored.setdefault(row.task_id, []).append(row)
+        with ThreadPoolExecutor(self._connections) as pool:
+            list(pool.map(partial(self._write_one, stored), drafts))
+
+    def _write_one(self, stored: Mapping[int, Sequence[PredictionRow]], draft: PredictionDraft) -> None:
+        rows = stored.get(draft.task_id, ())
+        for row in rows[1:]:
+            self._delete(row.prediction_id)
+        try:
+            written = self._update(rows[0].prediction_id, draft) if rows else None
+            written = written or self._api.create_prediction(draft)
+        except LabelStudioError as error:
+            if error.status not in _REFUSED:
+                raise
+            # The task was deleted a moment ago: the next turn reads what is true.
+            logger.info("project %d, task %d: not written: %s", self._project_id, draft.task_id, error)
+            return
+        self._store.put_prediction(prediction_row(self._project_id, written))
+
+    def _update(self, prediction_id: int, draft: PredictionDraft) -> StoredPrediction | None:
+        """Move a prediction; None when somebody has deleted it."""
+        try:
+            return self._api.update_prediction(prediction_id, draft)
+        except LabelStudioError as error:
+            if error.status != httpx.codes.NOT_FOUND:
+                raise
+            self._store.drop_prediction(self._project_id, prediction_id)
+            return None
+
+    def _delete(self, prediction_id: int) -> None:
+        try:
+            self._api.delete_prediction(prediction_id)
+        except LabelStudioError as error:
+            if error.status != httpx.codes.NOT_FOUND:
+                raise
+        self._store.drop_prediction(self._project_id, prediction_id)

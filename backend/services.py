@@ -1,0 +1,63 @@
+"""What a process needs at hand: settings, store, registries, encoders, the way to Label Studio."""
+
+from functools import cache, cached_property
+
+from backend.labelstudio import LabelStudioApi
+from backend.photos import PhotoFetcher
+from carcond.encoder import Encoder, encoder_directory, find_encoder
+from carcond.registry import Registry
+from carcond.settings import Settings, get_settings
+from carcond.store import Store
+
+
+class Services:
+    """Made once a process, each part on first use: a web process that only reads never opens the rest."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._registries: dict[int, Registry] = {}
+        self._encoders: dict[str, Encoder] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """The database."""
+        return Store(self.settings.database_url)
+
+    @cached_property
+    def api(self) -> LabelStudioApi:
+        """The way to Label Studio."""
+        return LabelStudioApi.from_settings(self.settings)
+
+    @cached_property
+    def photos(self) -> PhotoFetcher:
+        """The way to photos."""
+        return PhotoFetcher(self.settings)
+
+    def registry(self, project_id: int) -> Registry:
+        """The model versions of a project."""
+        return self._registries.setdefault(project_id, Registry(self.settings.models_dir, project_id))
+
+    def encoder_id(self) -> str:
+        """The encoder that new versions are built on.
+
+        Raises:
+            EncoderError: none has been made yet.
+        """
+        return find_encoder(self.settings.models_dir).name
+
+    def encoder(self, encoder_id: str) -> Encoder:
+        """An encoder ready to run, loaded once.
+
+        Raises:
+            EncoderError: it is missing or broken.
+        """
+        if encoder_id not in self._encoders:
+            directory = encoder_directory(self.settings.models_dir, encoder_id)
+            self._encoders[encoder_id] = Encoder.load(directory, self.settings.encoder_threads)
+        return self._encoders[encoder_id]
+
+
+@cache
+def get_services() -> Services:
+    """The services of this process."""
+    return Services(get_settings())
