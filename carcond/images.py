@@ -11,8 +11,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from carcond.errors import UnreadableImageError
 
 # What phones, browsers and label tools produce. Formats with a large attack surface or that can start
-# other programs (EPS, TIFF, PSD, ...) are left out.
-_SAFE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF")
+# other programs (EPS, TIFF, PSD, ...) are left out. MPO, the phones' JPEG
+# with several pictures, comes with JPEG.
+_SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 
 _GREY = (128, 128, 128, 255)
 

@@ -1,0 +1,214 @@
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from carcond.errors import UnreadableImageError
+from carcond.images import InputSpec, decode_photo, hamming, perceptual_hash, to_pixels
+
+SPEC = InputSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5), interpolation="bilinear")
+LIMIT = 10_000_000
+
+
+def picture(width: int = 320, height: int = 240) -> Image.Image:
+    """Left half red, right half blue, with a green bar at the top."""
+    image = Image.new("RGB", (width, height), "red")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((width // 2, 0, width, height), fill="blue")
+    draw.rectangle((0, 0, width, height // 10), fill="green")
+    return image
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    return decode_photo(data, target=1000, max_pixels=LIMIT)
+
+
+def mean_difference(first: Image.Image, second: Image.Image) -> float:
+    return float(np.abs(np.asarray(first, float) - np.asarray(second, float)).mean())
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "MPO"])
+def test_every_safe_format_is_decoded(file_format: str) -> None:
+    image = decoded(encoded(picture(), file_format))
+    assert image.mode == "RGB"
+    assert image.size == (320, 240)
+    assert mean_difference(image, picture()) < 4
+
+
+def test_the_first_frame_of_an_animation_is_taken() -> None:
+    data = encoded(picture(), "GIF", save_all=True, append_images=[Image.new("RGB", (320, 240), "black")])
+    assert mean_difference(decoded(data), picture()) < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_the_camera_was_held(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = picture().transpose(undo[orientation]) if orientation in undo else picture()
+    image = decoded(encoded(stored, "JPEG", exif=exif))
+    assert image.size == (320, 240)
+    assert mean_difference(image, picture()) < 4
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_broken_exif_block_does_not_spoil_the_photo() -> None:
+    image = decoded(encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"))
+    assert image.size == (320, 240)
+
+
+def test_a_large_jpeg_is_decoded_at_about_twice_the_target() -> None:
+    image = decode_photo(encoded(picture(1280, 960), "JPEG"), target=112, max_pixels=LIMIT)
+    assert image.size == (320, 240)
+
+
+def test_a_small_jpeg_keeps_its_size() -> None:
+    image = decode_photo(encoded(picture(), "JPEG"), target=224, max_pixels=LIMIT)
+    assert image.size == (320, 240)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_become_grey(mode: str) -> None:
+    image = decoded(encoded(Image.new(mode, (10, 10)), "PNG"))
+    assert image.getpixel((5, 5)) == (128, 128, 128)
+
+
+def test_a_transparent_palette_colour_becomes_grey() -> None:
+    image = decoded(encoded(picture().quantize(4), "PNG", transparency=0))
+    assert image.mode == "RGB"
+    assert (128, 128, 128) in image.get_flattened_data()
+
+
+def test_black_and_white_pictures_are_decoded() -> None:
+    image = decoded(encoded(Image.new("1", (10, 10), 1), "PNG"))
+    assert image.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    grey = Image.fromarray(np.full((10, 10), 0x8040, np.uint16))
+    assert decoded(encoded(grey, "PNG")).getpixel((5, 5)) == (128, 128, 128)
+
+
+def test_cmyk_jpegs_keep_their_colours() -> None:
+    image = decoded(encoded(picture().convert("CMYK"), "JPEG"))
+    assert mean_difference(image, picture()) < 10
+
+
+def test_an_empty_file_is_refused() -> None:
+    with pytest.raises(UnreadableImageError, match=r"empty \(0 bytes\)"):
+        decoded(b"")
+
+
+@pytest.mark.parametrize(
+    "data", [b"<html>not found</html>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"II*\0\x08\0\0\0", b"\xff\xd8", bytes(100)]
+)
+def test_other_files_are_refused_and_named(data: bytes) -> None:
+    with pytest.raises(UnreadableImageError, match="expected a JPEG, PNG, WebP, BMP or GIF photo"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_photo_that_is_cut_off_is_refused(file_format: str, share: float) -> None:
+    noise = Image.effect_noise((200, 200), 80).convert("RGB")
+    data = encoded(noise, file_format)
+    with pytest.raises(UnreadableImageError):
+        decoded(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_damaged_bytes_give_a_picture_or_an_unreadable_image_error(file_format: str) -> None:
+    data = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), file_format)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        damaged = bytearray(data)
+        for position in rng.integers(0, len(data), 5):
+            damaged[position] = rng.integers(256)
+        try:
+            assert decoded(bytes(damaged)).mode == "RGB"
+        except UnreadableImageError:
+            continue
+
+
+def test_a_photo_above_the_limit_is_refused_before_it_is_decoded() -> None:
+    data = encoded(picture(), "JPEG")
+    headless = data[: len(data) // 2]  # decoding it would complain about the missing half instead
+    with pytest.raises(UnreadableImageError, match="320x240 = 76800 pixels, more than the limit of 76799"):
+        decode_photo(headless, target=224, max_pixels=76_799)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + struct.pack(">I", 1000) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("side", [10_000, 12_000, 2_000_000_000])
+def test_decompression_bombs_are_refused(side: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UnreadableImageError, match="pixels"):
+            decoded(png_of_size(side, side))
+
+
+def test_a_photo_without_any_pixels_is_refused() -> None:
+    with pytest.raises(UnreadableImageError):
+        decoded(png_of_size(0, 7))
+
+
+def test_pixels_are_normalised_by_mean_and_standard_deviation() -> None:
+    pixels = to_pixels(Image.new("RGB", (50, 20), (255, 51, 0)), SPEC)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == np.float32
+    assert pixels.flags.c_contiguous
+    np.testing.assert_allclose(pixels[:, 16, 16], [(1 - 0.5) / 0.2, (0.2 - 0.4) / 0.25, -0.3 / 0.5], rtol=1e-5)
+
+
+def test_the_whole_photo_is_squashed_into_the_square() -> None:
+    red, _, blue = to_pixels(picture(320, 100), SPEC)
+    assert red[16, 0] == red.max()
+    assert blue[16, -1] == blue.max()
+
+
+def test_a_photo_of_one_pixel_can_be_encoded() -> None:
+    assert to_pixels(decoded(encoded(Image.new("RGB", (1, 1)), "PNG")), SPEC).shape == (3, 32, 32)
+
+
+def test_the_perceptual_hash_outlives_scaling_and_compression() -> None:
+    original = Image.effect_noise((8, 6), 200).resize((400, 300), Image.Resampling.BICUBIC).convert("RGB")
+    again = decoded(encoded(original.resize((200, 150)), "JPEG", quality=40))
+    assert hamming(perceptual_hash(original), perceptual_hash(again)) <= 4
+
+
+def test_different_pictures_have_different_perceptual_hashes() -> None:
+    mandelbrot = Image.effect_mandelbrot((400, 300), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    assert hamming(perceptual_hash(mandelbrot), perceptual_hash(picture())) > 12
+
+
+def test_a_perceptual_hash_has_64_bits() -> None:
+    assert 0 <= perceptual_hash(picture()) < 2**64
+
+
+def test_hamming_counts_differing_bits() -> None:
+    assert hamming(0b1010, 0b0110) == 2
+    assert hamming(0, 2**64 - 1) == 64
+    assert hamming(7, 7) == 0
