@@ -1,0 +1,119 @@
+"""A real Label Studio on this machine: its own environment, and the settings it is started with."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.credentials import Credentials
+from scripts.preflight import StackError, check_disk, make_directory
+
+LABEL_STUDIO_VERSION = "1.23.2"
+INSTALL_MIB = 1500
+
+# What Label Studio refuses to call by default, loopback alone left out: the backend is there.
+_BANNED_SUBNETS = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "233.252.0.0/24",
+    "240.0.0.0/4",
+    "255.255.255.255/32",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "::ffff:0:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001:0000::/32",
+    "2001:20::/28",
+    "2001:db8::/32",
+    "2002::/16",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+]
+# Label Studio reads settings without a prefix too (HOST, DEBUG, USERNAME ...), so little is handed on.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+def install(venv: Path, say: Callable[[str], None]) -> None:
+    """Make Label Studio's environment unless it is there; safe when two ask at once.
+
+    Raises:
+        StackError: no room on the disk, or pip failed.
+    """
+    make_directory(venv.parent)
+    marker = venv / f".label-studio-{LABEL_STUDIO_VERSION}"
+    if marker.exists():
+        return
+    with venv.with_name(f"{venv.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if marker.exists():  # made by another while this one waited
+            return
+        check_disk(venv.parent, INSTALL_MIB, "Label Studio's environment")
+        say(f"installing Label Studio {LABEL_STUDIO_VERSION} in {venv}: once, about two minutes and 1 GB")
+        _run([sys.executable, "-m", "venv", "--clear", str(venv)])
+        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*pip, f"label-studio=={LABEL_STUDIO_VERSION}"])
+        marker.touch()
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise StackError(
+            f"installing Label Studio failed at `{' '.join(command)}` (exit code {done.returncode}):\n"
+            + "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        )
+
+
+def command(venv: Path, port: int) -> list[str]:
+    """How Label Studio is started."""
+    program = str(venv / "bin" / "label-studio")
+    return [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "-p", str(port)]
+
+
+def environment(data_dir: Path, photos_root: Path, url: str, credentials: Credentials) -> dict[str, str]:
+    """Label Studio's settings.
+
+    Args:
+        data_dir: where it keeps its database and uploads.
+        photos_root: the folder that local files are served from.
+        url: under which browsers reach it.
+        credentials: read by it when it makes its database, later ignored.
+    """
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return inherited | {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
+        "LABEL_STUDIO_USERNAME": credentials.label_studio_email,
+        "LABEL_STUDIO_PASSWORD": credentials.label_studio_password,
+        "LABEL_STUDIO_USER_TOKEN": credentials.label_studio_token,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_HOST": url,
+        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos_root),
+        "SSRF_PROTECTION_ENABLED": "true",
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(_BANNED_SUBNETS),
+        # Nothing is reported to anyone.
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "LOG_LEVEL": "WARNING",
+        "PYTHONUNBUFFERED": "1",
+    }

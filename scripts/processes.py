@@ -1,0 +1,158 @@
+"""A server that the stack starts, watches, restarts and stops."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from scripts.preflight import MIB, StackError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_MAX_LOG_BYTES = 20 * MIB
+_FIRST_DELAY_S = 1.0
+_LAST_DELAY_S = 30.0
+# A process that has run for so long did not crash at its start: its next restart comes at once again.
+_STEADY_S = 60.0
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class ManagedProcess:
+    """One server, in a session of its own: Ctrl-C reaches the stack alone, which stops all in order.
+
+    Attributes:
+        name: for messages, and of the log file.
+        command: program and arguments.
+        environment: all of it; nothing is inherited beside it.
+        log_path: output is added to this file.
+        stop_timeout_s: how long it may take to end when asked to, before it is killed.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(repr=False)
+    log_path: Path
+    working_dir: Path
+    stop_timeout_s: float = 10.0
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _started_at: float = 0.0
+    _delay_s: float = _FIRST_DELAY_S
+    _restart_at: float | None = None
+
+    def start(self) -> None:
+        """Start it; its output goes to the log."""
+        if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG_BYTES:
+            self.log_path.replace(self.log_path.with_suffix(".old.log"))
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                env=dict(self.environment),
+                cwd=self.working_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # two lines of C; the stack starts no threads
+            )
+        self._started_at = time.monotonic()
+        self._restart_at = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process and self.is_running else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, without waiting."""
+        if self._process and self.is_running:
+            self._process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Ask it to end and wait; what is left of its process group after the time-out is killed."""
+        if self._process is None:
+            return
+        self.ask_to_stop()
+        try:
+            self._process.wait(self.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            pass  # it is killed below
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and all that it started at once."""
+        if self._process is None:
+            return
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nothing of it is left
+        self._process.wait()
+        self._process = None
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Restart it when it has ended by itself: at once, then after longer and longer pauses."""
+        if self._process is None or self.is_running:
+            return
+        now = time.monotonic()
+        if self._restart_at is None:
+            steady = now - self._started_at > _STEADY_S
+            self._delay_s = _FIRST_DELAY_S if steady else min(2 * self._delay_s, _LAST_DELAY_S)
+            self._restart_at = now + self._delay_s
+            say(
+                f"{self.name} stopped by itself (exit code {self._process.returncode}); it is started again in "
+                f"{self._delay_s:.0f} s. What it said: {self.log_path}"
+            )
+        elif now >= self._restart_at:
+            self.kill()  # what it started may still hold its port
+            self.start()
+
+    def wait_for_url(self, url: str, timeout_s: float) -> None:
+        """Wait until it answers with 200.
+
+        Raises:
+            StackError: it ended, or did not answer in time.
+        """
+        with httpx.Client(trust_env=False, timeout=2.0) as client:
+            self.wait_until(lambda: _answers(client, url), timeout_s)
+
+    def wait_until(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            StackError: it ended, or was not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
+            if not self.is_running:
+                raise StackError(f"{self.name} stopped at its start. {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.name} was not ready after {timeout_s:.0f} s. {self._last_words()}")
+            time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        return f"The end of {self.log_path}:\n" + "\n".join(f"    {line}" for line in lines)
+
+
+def _answers(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(url).status_code == httpx.codes.OK
+    except httpx.HTTPError:  # not listening yet
+        return False

