@@ -10,8 +10,8 @@ from label_studio_tools.core.label_config import parse_config
 from carcond.errors import LabelConfigError
 from carcond.taxonomy import TASK_BY_KEY, TASKS, ConditionClass, Task, find_class
 
-# Region types whose value has a field of the same name with a list of words.
-_REGION_TYPES = ("choices", "rectanglelabels")
+# Fields of a region's value that hold a list of label words.
+_REGION_KINDS = ("choices", "rectanglelabels")
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class LabelBinding:
 
 
 def _region_words(region: dict[str, Any]) -> list[str]:
-    kind, value = region.get("type"), region.get("value")
-    words = value.get(kind) if kind in _REGION_TYPES and isinstance(value, dict) else None
-    return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+    """The label words of a region. Its `type` is not relied on: annotations written by scripts may lack it."""
+    value = region.get("value")
+    lists = [value.get(kind) for kind in _REGION_KINDS] if isinstance(value, dict) else []
+    return [word for words in lists if isinstance(words, list) for word in words if isinstance(word, str)]
 
 
 @lru_cache(maxsize=64)

@@ -17,8 +17,11 @@ from carcond.errors import LabelStudioError
 from carcond.settings import Settings
 
 PAGE_SIZE = 500
-# What the loop needs of a task: everything else makes the page slower to build and to send.
-_TASK_FIELDS = "id,data,updated_at,annotations,predictions"
+# What the loop needs of a task and of its annotations and predictions (Label Studio applies one list
+# to all three): everything else makes the page slower to build and to send.
+_TASK_FIELDS = (
+    "id,data,updated_at,annotations,predictions,result,completed_by,was_cancelled,task,model_version,score,cluster"
+)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Loop:
         watch.lap("rank")
         self._progress("publishing", 0, len(ranked.queue))
         queue = self._not_current(ranked.queue)
-        self._publisher.publish_queue(queue, ranked.round_length, project.model_version, _name(version))
+        self._publisher.publish_queue(queue, project.model_version, _name(version), ranked.round_length)
         watch.lap("publish")
         stale = len(self._not_current(ranked.rest))
         return TurnReport(_name(version), refitted, len(snapshot.labels), left, stale, watch.seconds)

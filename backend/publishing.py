@@ -7,6 +7,7 @@ touched: they carry the counts by which Label Studio goes round the slots.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,21 +35,30 @@ class Publisher:
         self._project_id = project_id
         self._connections = connections
 
-    def publish_queue(self, drafts: Sequence[PredictionDraft], first: int, served_version: str, version: str) -> None:
+    def publish_queue(self, drafts: Sequence[PredictionDraft], served_version: str, version: str, head: int) -> None:
         """Write those predictions of the queue that are not there yet, and serve their version.
+
+        A task whose prediction has moved on before the project has would be opened without its
+        pre-label. So the `head` of the writes, which has to come before the project moves, is made
+        of tasks that the old queue does not hold, or would serve last.
 
         Args:
             drafts: in the order in which they should be there, all of `version`.
-            first: so many are written before the project moves to the version. From that moment the
-                new order is served; until then the old queue is, which loses only these few.
             served_version: the project's present `model_version`.
             version: the version to serve.
+            head: so many are written before the project moves, so that nobody finds an empty queue.
         """
-        self._write(drafts[:first])
+        if served_version == version:
+            self._write(drafts)
+            return
+        stored = self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts])
+        old_score = {row.task_id: row.score or 0.0 for row in stored if row.model_version == served_version}
+        last_served = sorted(drafts, key=lambda draft: -old_score.get(draft.task_id, math.inf))[:head]
+        self._write(last_served)
         # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
-        if served_version != version and self._store.has_prediction(self._project_id, version):
+        if self._store.has_prediction(self._project_id, version):
             self._api.update_project(self._project_id, model_version=version)
-        self._write(drafts[first:])
+        self._write([draft for draft in drafts if draft not in last_served])
 
     def refresh(self, drafts: Sequence[PredictionDraft], interrupted: Callable[[], bool]) -> int:
         """Write further predictions one at a time, at half speed, until done or interrupted.

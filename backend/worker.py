@@ -60,7 +60,8 @@ class LoopWorker(Worker):
 def main() -> None:
     """Run a worker until it is told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "rq"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     for module in _USED_BY_JOBS:
         importlib.import_module(module)
     try:

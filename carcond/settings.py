@@ -49,15 +49,15 @@ class Settings(BaseSettings):
     encoder_threads: int = Field(0, ge=0, description="0: one per core")
 
     # The queue
-    queue_size: int = Field(40, ge=10, le=1000)
-    candidate_factor: int = Field(4, ge=1, le=100)
+    queue_size: int = Field(20, ge=10, le=1000)
+    candidate_factor: int = Field(2, ge=1, le=100)
     slots: int = Field(9, ge=1, le=99)
     typical_photos: int = Field(25, ge=1, le=1000)
     # Waiting at most this long for further labels of the same burst before a turn begins
     debounce_s: float = Field(0.3, ge=0, le=60)
     reconcile_every_s: float = Field(60.0, ge=1)
     # How many predictions are written to Label Studio at a time
-    publish_connections: int = Field(4, ge=1, le=16)
+    publish_connections: int = Field(2, ge=1, le=16)
     job_timeout_s: int = Field(3600, ge=10)
 
     @field_validator("photo_hosts", mode="before")
