@@ -199,14 +199,14 @@ def _refusal_advice(text: str, backend: BackendAddress) -> str:
     if "reserved network address" in text:
         return (
             f"Label Studio's SSRF guard does not let it call {backend.url}. Start Label Studio with "
-            "USE_DEFAULT_BANNED_SUBNETS=false and USER_ADDITIONAL_BANNED_SUBNETS set to the networks that shall stay closed"
+            "USE_DEFAULT_BANNED_SUBNETS=false and with the networks that shall stay closed in USER_ADDITIONAL_BANNED_SUBNETS"
         )
     if "authentication parameters" in text:
         return (
             "it refused the user and password: CARCOND_BASIC_AUTH_USER and _PASSWORD must be those it was started with"
         )
     if "health check failed" in text:
-        return f"Label Studio cannot reach it at {backend.url}. Is it running, and is that its name on Label Studio's machine?"
+        return f"Label Studio cannot reach it at {backend.url}. Is it running, and is that its name for Label Studio?"
     return "Label Studio refused"
 
 
@@ -256,6 +256,6 @@ def _create_webhook(api: LabelStudioApi, backend: BackendAddress, body: dict[str
         if "valid URL" in str(error):
             advice = "Label Studio accepts only hosts with a dot in their name, like backend.carcond.internal"
         raise LabelStudioError(
-            f"no label would ever be learned from: the webhook to {backend.webhook_url} cannot be made. {advice} ({error})",
+            f"the webhook to {backend.webhook_url}, which tells of new labels, cannot be made: {advice} ({error})",
             error.status,
         ) from error

@@ -41,7 +41,7 @@ def load_credentials(data_dir: Path) -> Credentials:
         return Credentials(**{f.name: str(values[f.name]) for f in fields(Credentials)})
     except (ValueError, KeyError, TypeError) as error:
         raise StackError(
-            f"{path} is broken ({type(error).__name__}): put back a copy of it, or start anew with another --data folder"
+            f"{path} is broken ({type(error).__name__}): put back a copy of it, or start with another --data folder"
         ) from None
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,20 +90,16 @@ class ManagedProcess:
         if self._process is None:
             return
         self.ask_to_stop()
-        try:
+        with suppress(subprocess.TimeoutExpired):  # it is killed below
             self._process.wait(self.stop_timeout_s)
-        except subprocess.TimeoutExpired:
-            pass  # it is killed below
         self.kill()
 
     def kill(self) -> None:
         """End it and all that it started at once."""
         if self._process is None:
             return
-        try:
+        with suppress(ProcessLookupError):  # nothing of it is left
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nothing of it is left
         self._process.wait()
         self._process = None
 

