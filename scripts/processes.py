@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,13 +50,11 @@ class ManagedProcess:
     stop_timeout_s: float = 10.0
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _started_at: float = 0.0
-    _delay_s: float = _FIRST_DELAY_S
+    _delay_s: float = 0.0
     _restart_at: float | None = None
 
     def start(self) -> None:
         """Start it; its output goes to the log."""
-        if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".old.log"))
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -104,13 +103,16 @@ class ManagedProcess:
         self._process = None
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Restart it when it has ended by itself: at once, then after longer and longer pauses."""
-        if self._process is None or self.is_running:
+        """Restart it when it has ended by itself, after longer and longer pauses, and keep its log short."""
+        if self._process is None:
+            return
+        self._shorten_log()
+        if self.is_running:
             return
         now = time.monotonic()
         if self._restart_at is None:
             steady = now - self._started_at > _STEADY_S
-            self._delay_s = _FIRST_DELAY_S if steady else min(2 * self._delay_s, _LAST_DELAY_S)
+            self._delay_s = _FIRST_DELAY_S if steady else min(max(_FIRST_DELAY_S, 2 * self._delay_s), _LAST_DELAY_S)
             self._restart_at = now + self._delay_s
             say(
                 f"{self.name} stopped by itself (exit code {self._process.returncode}); it is started again in "
@@ -119,6 +121,12 @@ class ManagedProcess:
         elif now >= self._restart_at:
             self.kill()  # what it started may still hold its port
             self.start()
+
+    def _shorten_log(self) -> None:
+        if self.log_path.stat().st_size > _MAX_LOG_BYTES:
+            shutil.copyfile(self.log_path, self.log_path.with_suffix(".old.log"))
+            # Its output is always added at the end, so it goes on at the new one.
+            os.truncate(self.log_path, 0)
 
     def wait_for_url(self, url: str, timeout_s: float) -> None:
         """Wait until it answers with 200.

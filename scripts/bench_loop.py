@@ -1,0 +1,168 @@
+"""The loop, driven by an oracle on a real stack: what labels buy, and how long annotators wait for it."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend.labelstudio import LabelStudioApi
+from carcond.evaluation import evaluate
+from carcond.heads import UNKNOWN, FloatArray, IntArray
+from carcond.registry import Registry
+from carcond.settings import Settings
+from carcond.store import Store
+from carcond.taxonomy import TASKS
+from scripts.oracle import TEST, Labelled, Oracle, Truth, file_of_task, read_truth
+from scripts.preflight import StackError
+from scripts.stack import Stack
+
+_PATIENCE_S = 300.0
+_POLL_S = 0.05
+
+
+def bench_loop(
+    stack: Stack, photos: Path, labels: Path, count: int, every: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Label `count` photos in the order served; see the keys of the returned JSON in README.
+
+    Photos of the test split are in the pool like all others; when one is served the oracle skips it.
+    """
+    truth = read_truth(labels)
+    project_id = stack.provision("bench").project_id
+    imported = stack.import_photos(project_id, photos)
+    say(f"{imported} photos imported; embedding them")
+    bench = _Bench(stack, project_id, truth)
+    bench.wait_until_embedded(imported)
+    curve = []
+    waits = []
+    labelled = skipped = 0
+    while labelled < count and (done := bench.oracle.label_next()):
+        if done.skipped:
+            skipped += 1
+            continue
+        labelled += 1
+        wait = bench.wait_for_order(done)
+        if wait is not None:
+            waits.append(wait)
+        if labelled % every == 0 or labelled == count:
+            point = bench.measure(labelled)
+            say(f"{point}")
+            curve.append(point)
+    return {
+        "curve": curve,
+        "submit_to_order_s": {
+            "median": round(float(np.median(waits)), 3),
+            "p95": round(float(np.quantile(waits, 0.95)), 3),
+        },
+        "events": labelled + skipped,
+        "skipped": skipped,
+        **bench.accounts(),
+        "photos": imported,
+        "encoder": bench.encoder_id,
+    }
+
+
+class _Bench:
+    def __init__(self, stack: Stack, project_id: int, truth: Mapping[str, Truth]) -> None:
+        environment = stack.environment
+        self._models_dir = Path(environment["CARCOND_MODELS_DIR"])
+        self._project_id = project_id
+        self._truth = truth
+        self._api: LabelStudioApi = stack.api()
+        self._store = Store(environment["DATABASE_URL"])
+        self._registry = Registry(self._models_dir, project_id)
+        self._slots = Settings().slots
+        self.oracle = Oracle(self._api, project_id, truth)
+        self.encoder_id = (self._models_dir / "encoders" / "current").read_text(encoding="utf-8").strip()
+        self._test: tuple[FloatArray, dict[str, IntArray]] | None = None
+
+    def wait_until_embedded(self, photos: int) -> None:
+        """Wait until every photo has an embedding and the first queue is served."""
+        _wait(
+            lambda: (
+                len(self._store.embeddings(self._project_id, self.encoder_id)[0]) == photos
+                and self._api.project(self._project_id).model_version.startswith("carcond-")
+            ),
+            "the photos to be embedded",
+            patience_s=_PATIENCE_S + photos,
+        )
+
+    def wait_for_order(self, done: Labelled) -> float | None:
+        """Seconds from the submit until the order of a model that knows the label is served.
+
+        None while too few classes are labelled for a first version.
+        """
+        began = time.monotonic()
+        previous = self._registry.current()
+        if previous is None and len(self._classes_seen()) == 0:
+            return None
+        _wait(lambda: self._serves_label(done.task_id), f"the label of task {done.task_id} to be learned")
+        return time.monotonic() - began
+
+    def _serves_label(self, task_id: int) -> bool:
+        version = self._registry.current()
+        if version is None or not any(row["task"] == task_id for row in self._registry.labels(version.number)):
+            return False
+        project = self._api.project(self._project_id)
+        return project.model_version == version.name
+
+    def _classes_seen(self) -> list[str]:
+        """Tasks of which two classes are labelled outside the hold-out."""
+        stated: dict[str, set[str]] = {}
+        sides = {photo.task_id: photo.side for photo in self._store.photos(self._project_id)}
+        for row in self._store.annotations(self._project_id):
+            for task, class_key in row.classes.items():
+                if sides.get(row.task_id) != "holdout":
+                    stated.setdefault(task, set()).add(class_key)
+        return [task for task, classes in stated.items() if len(classes) > 1]
+
+    def measure(self, labels: int) -> dict[str, Any]:
+        """Accuracy and macro-F1 of the serving version on the test split."""
+        version = self._registry.current()
+        point: dict[str, Any] = {"labels": labels}
+        if version is not None:
+            for task, metrics in evaluate(version.heads, *self._test_set()).items():
+                point[task] = {name: round(metrics[name], 4) for name in ("accuracy", "macro_f1")}
+        return point
+
+    def _test_set(self) -> tuple[FloatArray, dict[str, IntArray]]:
+        if self._test is None:
+            files = {
+                photo.task_id: file_of_task({"image": photo.url}, "image")
+                for photo in self._store.photos(self._project_id)
+            }
+            task_ids, embeddings = self._store.embeddings(self._project_id, self.encoder_id)
+            truths = [self._truth[files[task_id]] for task_id in task_ids.tolist()]
+            chosen = np.array([truth.split == TEST for truth in truths])
+            indices = {
+                task.key: np.array(
+                    [
+                        task.class_keys.index(truth.classes[task.key]) if task.key in truth.classes else UNKNOWN
+                        for truth in truths
+                    ],
+                    dtype=np.int64,
+                )[chosen]
+                for task in TASKS
+            }
+            self._test = embeddings[chosen], indices
+        return self._test
+
+    def accounts(self) -> dict[str, int]:
+        """How many labels Label Studio holds, and how many the serving version was fitted or measured on."""
+        raw = self._api.project(self._project_id).raw
+        version = self._registry.current()
+        labels = version.card["labels"] if version else {"train": 0, "holdout": 0}
+        return {
+            "labels_in_label_studio": int(raw["num_tasks_with_annotations"]),
+            "labels_trained_or_held": int(labels["train"]) + int(labels["holdout"]),
+        }
+
+
+def _wait(is_done: Callable[[], bool], what: str, patience_s: float = _PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise StackError(f"waited {patience_s:.0f} s for {what}; see the stack's logs")
+        time.sleep(_POLL_S)

@@ -1,0 +1,283 @@
+"""Redis, Label Studio, the backend and its worker on this machine, started and stopped together."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from backend.labelstudio import LabelStudioApi
+from backend.provision import PROJECT_TITLE, BackendAddress, ProvisionReport, provision
+from scripts import label_studio_server, redis_server
+from scripts.credentials import Credentials, load_credentials
+from scripts.photo_import import import_photos, link_folder
+from scripts.preflight import DataLock, StackError, check_disk, check_port, make_directory
+from scripts.processes import ManagedProcess
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+RUN_MIB = 500
+# The first start makes Label Studio's database: 40 s on two cores, more on a busy or slow machine.
+_LABEL_STUDIO_PATIENCE_S = 300.0
+_BACKEND_PATIENCE_S = 120.0
+
+
+def default_label_studio_venv() -> Path:
+    """Label Studio's environment: one for all data folders, unless `CARCOND_LABEL_STUDIO_VENV` names another."""
+    named = os.environ.get("CARCOND_LABEL_STUDIO_VENV")
+    return Path(named).absolute() if named else CHECKOUT / ".carcond" / "label-studio-venv"
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What a stack is started with.
+
+    Attributes:
+        data_dir: databases, models, links to photos, logs and passwords. The same folder finds all again.
+        label_studio_port: of Label Studio, the page that people open.
+        backend_port: of the backend.
+        redis_port: of Redis, when the stack starts its own.
+        redis_url: a running Redis to use instead; empty for none.
+        models_dir: home of encoders and model versions; None for a folder in `data_dir`.
+        label_studio_venv: where Label Studio is installed.
+        extra_environment: further settings of backend and worker.
+    """
+
+    data_dir: Path
+    label_studio_port: int = 8080
+    backend_port: int = 9090
+    redis_port: int = 6390
+    redis_url: str = field(default="", repr=False)
+    models_dir: Path | None = None
+    label_studio_venv: Path = field(default_factory=default_label_studio_venv)
+    extra_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _be_silent(message: str) -> None:
+    pass
+
+
+class Stack:
+    """The four servers.
+
+    Attributes:
+        options: what it is started with.
+        credentials: passwords and tokens of its data folder.
+        label_studio_url: where people label.
+        backend_url: where Label Studio and other programs find the backend.
+    """
+
+    def __init__(self, options: StackOptions, say: Callable[[str], None] = _be_silent) -> None:
+        self.options = options
+        self._say = say
+        self.label_studio_url = f"http://127.0.0.1:{options.label_studio_port}"
+        self.backend_url = f"http://127.0.0.1:{options.backend_port}"
+        self._data = make_directory(options.data_dir.absolute())
+        self._logs = make_directory(self._data / "logs")
+        self._photos = make_directory(self._data / "photos")
+        self._lock = DataLock(self._data)
+        self._lock.acquire()
+        self.credentials: Credentials = load_credentials(self._data)
+        self._processes: dict[str, ManagedProcess] = {}
+
+    def __enter__(self) -> Self:
+        """Start all servers."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all servers."""
+        self.stop()
+
+    @property
+    def api_key(self) -> str:
+        """Label Studio's token for programs."""
+        return self.credentials.label_studio_token
+
+    @property
+    def redis_url(self) -> str:
+        """The Redis in use, password included."""
+        return (
+            self.options.redis_url
+            or f"redis://:{self.credentials.redis_password}@127.0.0.1:{self.options.redis_port}/0"
+        )
+
+    @property
+    def backend_address(self) -> BackendAddress:
+        """How Label Studio reaches the backend."""
+        return BackendAddress(self.backend_url, self.credentials.backend_user, self.credentials.backend_password)
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where each server's output is."""
+        return self._logs
+
+    @property
+    def photos_root(self) -> Path:
+        """The folder with links to photo folders, from which Label Studio serves."""
+        return self._photos
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the servers that run: redis, label-studio, backend, worker."""
+        return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of backend and worker, and of `carcond` commands about this stack."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return inherited | {
+            "LABEL_STUDIO_URL": self.label_studio_url,
+            "LABEL_STUDIO_HOST": self.label_studio_url,
+            "LABEL_STUDIO_API_KEY": self.api_key,
+            "REDIS_URL": self.redis_url,
+            "DATABASE_URL": f"sqlite:///{self._data / 'carcond.sqlite3'}",
+            "CARCOND_MODELS_DIR": str(self.options.models_dir or self._data / "models"),
+            "CARCOND_BASIC_AUTH_USER": self.credentials.backend_user,
+            "CARCOND_BASIC_AUTH_PASSWORD": self.credentials.backend_password,
+            "CARCOND_BIND": f"127.0.0.1:{self.options.backend_port}",
+            "PYTHONUNBUFFERED": "1",
+            **self.options.extra_environment,
+        }
+
+    def api(self) -> LabelStudioApi:
+        """A client for its Label Studio."""
+        return LabelStudioApi(self.label_studio_url, self.api_key)
+
+    def start(self) -> None:
+        """Start all servers and wait until they answer; nothing is left running when that fails.
+
+        Raises:
+            StackError: a port is taken, the disk is full, a server does not come up, ...
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        self._lock.acquire()
+        self._check_room()
+        label_studio_server.install(self.options.label_studio_venv, self._say)
+        self._start_redis()
+        label_studio = self._start_label_studio()
+        self._make_encoder()
+        backend = self._run("backend", self._gunicorn())
+        backend.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
+        label_studio.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
+        # Its first act is to ask Label Studio for news.
+        self._run("worker", [sys.executable, "-m", "backend.worker"], stop_timeout_s=15.0)
+
+    def _check_room(self) -> None:
+        check_disk(self._data, RUN_MIB, "running the stack")
+        check_port(self.options.label_studio_port, "Label Studio", "--port")
+        check_port(self.options.backend_port, "the backend", "--backend-port")
+        if not self.options.redis_url:
+            check_port(self.options.redis_port, "Redis", "--redis-port")
+
+    def _start_redis(self) -> None:
+        if self.options.redis_url:
+            if not redis_server.answers(self.options.redis_url):
+                host = urlsplit(self.options.redis_url).hostname
+                raise StackError(f"the Redis of REDIS_URL, on {host}, does not answer: start it, or unset REDIS_URL")
+            return
+        log_path = self._logs / "redis.log"
+        process = redis_server.redis_process(
+            self._data, self.options.redis_port, self.credentials.redis_password, log_path
+        )
+        self._processes["redis"] = process
+        process.start()
+        process.wait_until(lambda: redis_server.answers(self.redis_url), 30.0)
+
+    def _start_label_studio(self) -> ManagedProcess:
+        data_dir = make_directory(self._data / "label-studio")
+        if not (data_dir / "label_studio.sqlite3").exists():
+            self._say("starting Label Studio; the first time it makes its database, which takes about a minute")
+        process = ManagedProcess(
+            name="label-studio",
+            command=label_studio_server.command(self.options.label_studio_venv, self.options.label_studio_port),
+            environment=label_studio_server.environment(
+                data_dir, self._photos, self.label_studio_url, self.credentials
+            ),
+            log_path=self._logs / "label-studio.log",
+            working_dir=data_dir,
+        )
+        self._processes["label-studio"] = process
+        process.start()
+        return process
+
+    def _make_encoder(self) -> None:
+        command = [sys.executable, "-m", "scripts.make_encoder"]
+        done = subprocess.run(command, env=self.environment, cwd=CHECKOUT, check=False)
+        if done.returncode:
+            raise StackError("without an encoder nothing can be predicted; the reason stands above")
+
+    def _gunicorn(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "gunicorn"),
+            *("--config", "python:backend.gunicorn_conf"),
+            "backend.app:create_app()",
+        ]
+
+    def _run(self, name: str, command: list[str], stop_timeout_s: float = 10.0) -> ManagedProcess:
+        process = ManagedProcess(
+            name=name,
+            command=command,
+            environment=self.environment,
+            log_path=self._logs / f"{name}.log",
+            working_dir=self._data,
+            stop_timeout_s=stop_timeout_s,
+        )
+        self._processes[name] = process
+        process.start()
+        return process
+
+    def tend(self) -> None:
+        """Restart servers that ended by themselves. To be called again and again."""
+        for process in self._processes.values():
+            process.tend(self._say)
+
+    def restart(self, name: str) -> None:
+        """Stop one server, however dead it is, and start it.
+
+        Args:
+            name: redis, label-studio, backend or worker.
+        """
+        self._processes[name].stop()
+        self._processes[name].start()
+
+    def stop(self) -> None:
+        """Stop all servers, Redis last: the others still talk to it. Doing it twice is no error."""
+        callers = [process for name, process in self._processes.items() if name != "redis"]
+        for process in callers:
+            process.ask_to_stop()
+        for process in callers:
+            process.stop()
+        if "redis" in self._processes:
+            self._processes["redis"].stop()
+        self._processes.clear()
+        self._lock.release()
+
+    def kill(self) -> None:
+        """End all servers at once."""
+        for process in self._processes.values():
+            process.kill()
+        self._processes.clear()
+        self._lock.release()
+
+    def provision(self, title: str = PROJECT_TITLE, project_id: int | None = None) -> ProvisionReport:
+        """Find or make a project and connect the backend to it."""
+        return provision(self.api(), self.backend_address, title, project_id)
+
+    def import_photos(
+        self, project_id: int, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> int:
+        """Import those photos of a folder that the project does not have, and say how many they are."""
+        link = link_folder(self._photos, folder)
+        return import_photos(self.api(), project_id, link, on_progress)
