@@ -199,7 +199,7 @@ def _refusal_advice(text: str, backend: BackendAddress) -> str:
     if "reserved network address" in text:
         return (
             f"Label Studio's SSRF guard does not let it call {backend.url}. Start Label Studio with "
-            "USE_DEFAULT_BANNED_SUBNETS=false and with the networks that shall stay closed in USER_ADDITIONAL_BANNED_SUBNETS"
+            "USE_DEFAULT_BANNED_SUBNETS=false and with the networks to keep closed in USER_ADDITIONAL_BANNED_SUBNETS"
         )
     if "authentication parameters" in text:
         return (

@@ -55,13 +55,6 @@ def _port_problem(port: int) -> int:
     return 0
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def check_disk(directory: Path, needed_mib: int, purpose: str) -> None:
     """Make sure that a disk has room.
 

@@ -213,8 +213,9 @@ class Stack:
         return process
 
     def _make_encoder(self) -> None:
-        command = [sys.executable, "-m", "scripts.make_encoder"]
-        done = subprocess.run(command, env=self.environment, cwd=CHECKOUT, check=False)
+        # Its words are for the person: which encoder it is, and loudly when it is only a stand-in.
+        command = [str(Path(sys.executable).with_name("carcond")), "encoder"]
+        done = subprocess.run(command, env=self.environment, check=False)
         if done.returncode:
             raise StackError("without an encoder nothing can be predicted; the reason stands above")
 

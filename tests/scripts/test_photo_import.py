@@ -1,0 +1,98 @@
+"""Finding photos, and naming them so that Label Studio finds them too."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scripts.photo_import import find_photos, link_folder, linked_folders, photo_url, served_path
+from scripts.preflight import StackError
+
+
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_photos_are_found_in_all_folders_sorted_whatever_the_case_of_their_suffix(tmp_path: Path) -> None:
+    _touch(tmp_path, "b.jpg", "a/z.PNG", "a/b/c.JPeG", "c.webp", "notes.txt", "raw.cr2")
+    assert find_photos(tmp_path) == [Path("a/b/c.JPeG"), Path("a/z.PNG"), Path("b.jpg"), Path("c.webp")]
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jpg", ".b.jpg", "._c.jpg", ".thumbnails/d.jpg")
+    assert find_photos(tmp_path) == [Path("a.jpg")]
+
+
+def test_a_folder_without_photos_is_named_with_what_was_looked_for(tmp_path: Path) -> None:
+    _touch(tmp_path, "notes.txt")
+    with pytest.raises(StackError, match=rf"no photos in {tmp_path}.*\.jpg, \.jpeg, \.png"):
+        find_photos(tmp_path)
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match=r"expected a folder with photos.*is missing"):
+        find_photos(tmp_path / "nowhere")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jpg")
+    with pytest.raises(StackError, match="a file"):
+        find_photos(tmp_path / "a.jpg")
+
+
+def test_a_name_that_is_no_unicode_is_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _touch(tmp_path, "a.jpg")
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
+    assert find_photos(tmp_path) == [Path("a.jpg")]
+    assert "1 photos are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("cars-1/a.jpg", "/data/local-files/?d=cars-1/a.jpg"),
+        ("cars-1/my car.jpg", "/data/local-files/?d=cars-1/my%20car.jpg"),
+        ("cars-1/a#1&b+c=d.jpg", "/data/local-files/?d=cars-1/a%231%26b%2Bc%3Dd.jpg"),
+        ("cars-1/50%.jpg", "/data/local-files/?d=cars-1/50%25.jpg"),
+        ("cars-1/ж.jpg", "/data/local-files/?d=cars-1/%D0%B6.jpg"),
+    ],
+)
+def test_a_path_is_quoted_in_its_address_and_read_back(path: str, url: str) -> None:
+    assert photo_url(path) == url
+    assert served_path(url) == path
+
+
+def test_the_absolute_address_that_label_studio_itself_makes_is_read_too() -> None:
+    assert served_path("http://127.0.0.1:8080/data/local-files/?d=cars/local%200.jpg") == "cars/local 0.jpg"
+
+
+@pytest.mark.parametrize("url", ["/data/upload/1/a.jpg", "https://example.com/a.jpg?d=b", "", "/data/local-files/"])
+def test_other_addresses_are_no_local_files(url: str) -> None:
+    assert served_path(url) is None
+
+
+def test_the_same_folder_is_linked_once(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "my cars"
+    root.mkdir()
+    _touch(folder, "a.jpg")
+    link = link_folder(root, folder)
+    assert link_folder(root, folder / ".." / "my cars") == link
+    assert linked_folders(root) == [link]
+    assert (link / "a.jpg").exists()
+
+
+def test_folders_of_one_name_get_links_of_their_own(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    _touch(tmp_path, "a/cars/1.jpg", "b/cars/1.jpg")
+    assert link_folder(root, tmp_path / "a" / "cars") != link_folder(root, tmp_path / "b" / "cars")
+
+
+def test_the_link_of_a_russian_folder_has_a_plain_name(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "машины"
+    root.mkdir()
+    folder.mkdir()
+    assert link_folder(root, folder).name.isascii()
