@@ -1,0 +1,121 @@
+"""What the backend's tests share: a real Redis-compatible server, a photo server, services over a tiny encoder."""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from backend.jobs import JobQueue, get_job_queue
+from backend.services import Services, get_services
+from carcond.settings import Settings, get_settings
+from scripts.preflight import StackError
+from scripts.redis_server import answers, find_server
+from tests.backend.http_server import HttpServer, free_port
+from tests.conftest import MakeEncoder
+
+API_KEY = "0123456789abcdef0123456789abcdef01234567"
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of our own, ended with the tests."""
+    try:
+        server = find_server()
+    except StackError as error:
+        pytest.skip(str(error))
+    directory, port = tmp_path_factory.mktemp("redis"), free_port()
+    command = [str(server), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
+    url = f"redis://127.0.0.1:{port}/0"
+    with (directory / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        for _ in range(200):
+            if answers(url) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        yield url
+        process.terminate()
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """An empty Redis."""
+    with Redis.from_url(redis_url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    """A web server in a thread; it stands for Label Studio where only photos are fetched from it."""
+    with HttpServer() as running:
+        yield running
+
+
+@pytest.fixture
+def other_server() -> Iterator[HttpServer]:
+    """A web server that is not Label Studio."""
+    with HttpServer() as running:
+        yield running
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path, make_tiny_encoder: MakeEncoder) -> Path:
+    """A models directory of the test's own, with a tiny encoder in use."""
+    make_tiny_encoder(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
+    """Settings as the environment gives them: call with the names of variables. This process then uses them."""
+    defaults = {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'store.sqlite3'}",
+        "CARCOND_MODELS_DIR": str(tmp_path / "models"),
+        "CARCOND_ENCODER_THREADS": "1",
+        "CARCOND_DEBOUNCE_S": "0",
+        "LABEL_STUDIO_API_KEY": API_KEY,
+        "LABEL_STUDIO_URL": "http://127.0.0.1:1",
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+    }
+
+    def make(**variables: str) -> Settings:
+        for name, value in (defaults | variables).items():
+            monkeypatch.setenv(name, value)
+        for cached in (get_settings, get_services, get_job_queue):
+            cached.cache_clear()
+        return get_settings()
+
+    return make
+
+
+@pytest.fixture
+def fresh_caches() -> Iterator[None]:
+    """Forgets what this process holds once the test is over."""
+    yield
+    for cached in (get_settings, get_services, get_job_queue):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def services(
+    models_dir: Path, server: HttpServer, make_settings: MakeSettings, fresh_caches: None
+) -> Iterator[Services]:
+    """Services whose photos come from `server`. There is no Redis, and no Label Studio API."""
+    make_settings(LABEL_STUDIO_URL=server.url)
+    made = get_services()
+    yield made
+    made.store.close()
+    made.photos.close()
+
+
+@pytest.fixture
+def job_queue(
+    redis: Redis, redis_url: str, models_dir: Path, make_settings: MakeSettings, fresh_caches: None
+) -> JobQueue:
+    """The job queue of this process, on an empty Redis."""
+    make_settings(REDIS_URL=redis_url)
+    return get_job_queue()
