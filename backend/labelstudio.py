@@ -4,6 +4,7 @@ Label Studio's SDK is not used for these requests: it cannot set a prediction's 
 queue is built on, and its client alone costs 110 MB, which the web process should not pay.
 """
 
+import itertools
 import json
 import threading
 from collections.abc import Generator, Iterator
@@ -119,10 +120,19 @@ class TokenAuth(httpx.Auth):
         if response.status_code != httpx.codes.OK:
             raise LabelStudioError(
                 f"Label Studio refused the personal access token (HTTP {response.status_code}): make a new one "
-                "under Account & Settings and set LABEL_STUDIO_API_KEY"
+                "under Account & Settings and set LABEL_STUDIO_API_KEY",
+                response.status_code,
             )
+        try:
+            access = str(response.json()["access"])
+        except (ValueError, KeyError, TypeError):
+            raise LabelStudioError(
+                f"expected an access token from {self._base_url}/api/token/refresh/, got something else: "
+                "is LABEL_STUDIO_URL right?",
+                response.status_code,
+            ) from None
         with self._lock:
-            self._access = str(response.json()["access"])
+            self._access = access
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -165,7 +175,7 @@ class LabelStudioApi:
                 f"Label Studio at {self.url} could not be reached for {method} {path}: {type(error).__name__}. "
                 "Is it running, and is LABEL_STUDIO_URL right?"
             ) from error
-        if response.is_error:
+        if not response.is_success:
             raise LabelStudioError(_explain(method, path, response), response.status_code)
         if not response.content:
             return None
@@ -214,17 +224,17 @@ class LabelStudioApi:
     def _pages(
         self, project_id: int, include: str, query: dict[str, Any] | None, **extra: str
     ) -> Iterator[dict[str, Any]]:
-        page = 1
-        while True:
-            params: dict[str, Any] = {"project": project_id, "page": page, "page_size": PAGE_SIZE, "include": include}
-            params |= extra
-            if query:
-                params["query"] = json.dumps(query)
-            reply = self.request("GET", "/api/tasks/", params=params)
+        params: dict[str, Any] = {"project": project_id, "page_size": PAGE_SIZE, "include": include} | extra
+        if query:
+            params["query"] = json.dumps(query)
+        read = 0
+        for page in itertools.count(1):
+            reply = self.request("GET", "/api/tasks/", params=params | {"page": page})
             yield from reply["tasks"]
-            if len(reply["tasks"]) < PAGE_SIZE:
+            read += len(reply["tasks"])
+            # A page after the last one is an error, and pages may be shorter than what was asked for.
+            if not reply["tasks"] or read >= reply["total"]:
                 return
-            page += 1
 
     def create_prediction(self, draft: PredictionDraft) -> StoredPrediction:
         """Write a new prediction. The bulk import would drop the slot, so they go one by one."""
@@ -250,6 +260,8 @@ def _explain(method: str, path: str, response: httpx.Response) -> str:
     hint = ""
     if response.status_code == httpx.codes.UNAUTHORIZED:
         hint = ". Check LABEL_STUDIO_API_KEY: a legacy token must be switched on for the organization"
+    if response.has_redirect_location:
+        hint = f". It redirects to {response.headers['location']}: set LABEL_STUDIO_URL to where it really is"
     return f"Label Studio answered HTTP {response.status_code} to {method} {path}: {str(detail)[:300]}{hint}"
 
 
