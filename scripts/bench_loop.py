@@ -23,7 +23,7 @@ _POLL_S = 0.05
 
 
 def bench_loop(
-    stack: Stack, photos: Path, labels: Path, count: int, every: int, say: Callable[[str], None]
+    stack: Stack, photos: Path, labels: Path, *, count: int, every: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Label `count` photos in the order served; see the keys of the returned JSON in README.
 

@@ -36,12 +36,12 @@ def bench_serving(stack: Stack) -> dict[str, Any]:
             config = stack.api().project(project_id).label_config
             nudge = {"action": "ANNOTATION_CREATED", "project": {"id": project_id}}
             predict = {"tasks": [task], "project": f"{project_id}.0", "label_config": config}
-            report = {
+            report: dict[str, Any] = {
                 "webhook_ms": _time(lambda: client.post("/webhook", json=nudge)),
                 "health_ms": _time(lambda: client.get("/health")),
                 "predict_kept_ms": _time(lambda: client.post("/predict", json=predict)),
             }
-        report["memory_mb"] = _memory_of_children(stack.pids["backend"])
+        report["memory_mb"] = _memory_of_web_process(stack.pids["backend"])
         began = time.monotonic()
         stack.restart("backend")
         while not _is_up(stack.backend_url):
@@ -67,14 +67,14 @@ def _time(call: Callable[[], httpx.Response]) -> dict[str, float]:
     }
 
 
-def _memory_of_children(pid: int) -> dict[str, int]:
-    """Resident memory of gunicorn's web processes: the greatest of them."""
+def _memory_of_web_process(pid: int) -> int:
+    """Resident memory of gunicorn's greatest web process, in MB."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     sizes = []
     for child in children:
         status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
         sizes.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
-    return {"web_process": max(sizes)}
+    return max(sizes)
 
 
 def _is_up(url: str) -> bool:

@@ -1,0 +1,96 @@
+"""What an annotator sees: Label Studio's own page in headless Chromium."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, Route, expect, sync_playwright
+
+from scripts.stack import Stack
+from tests.e2e.scenario import Scenario
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def scenario(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """A project with a dozen labels, and so with pre-labels for both tasks."""
+    scenario = Scenario(stack, "browser", tmp_path_factory.mktemp("browser"), 40)
+    for _ in range(12):
+        scenario.label_next()
+    scenario.wait_until_quiet()
+    return scenario
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> Iterator[Page]:
+    """A page of Chromium, logged in, that reaches nothing but this machine."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Chromium is missing, and in CI it has to be there")
+        pytest.skip("Chromium is not installed: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.route("**/*", _stay_here)
+        page.goto(f"{stack.label_studio_url}/user/login/")
+        page.fill("input[name=email]", stack.credentials.label_studio_email)
+        page.fill("input[name=password]", stack.credentials.label_studio_password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url)
+        yield page
+        browser.close()
+
+
+def _stay_here(route: Route) -> None:
+    address = urlsplit(route.request.url)
+    if address.scheme in ("data", "blob") or address.hostname == "127.0.0.1":
+        route.continue_()
+    else:
+        route.abort()
+
+
+def test_an_annotator_sees_pre_labels_and_confidence_submits_by_hotkey_and_gets_the_next_photo(
+    scenario: Scenario, page: Page
+) -> None:
+    served = scenario.oracle.next_task()
+    assert served is not None
+    (prediction,) = served["predictions"]
+    words = [region["value"]["choices"][0] for region in prediction["result"]]
+    ARTEFACTS.mkdir(exist_ok=True)
+
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?labeling=1")
+    checked = page.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked")
+    expect(checked).to_have_count(2, timeout=60_000)
+    for word in words:
+        expect(checked.filter(has_text=word)).to_have_count(1)
+    expect(page.get_by_text(f"{100 * prediction['score']:.2f}%").first).to_be_visible()
+    expect(page.get_by_text(prediction["model_version"]).first).to_be_visible()
+    page.screenshot(path=ARTEFACTS / "label-studio-pre-label.png")
+
+    page.keyboard.press("5")
+    expect(checked.filter(has_text="damaged")).to_have_count(1)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function("id => !document.location.search.includes(`task=${id}`)", arg=served["id"])
+    expect(page.get_by_text("damaged").first).to_be_visible(timeout=60_000)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=ARTEFACTS / "label-studio-next-photo.png")
+
+    (annotation,) = scenario.task(served["id"]).annotations
+    assert scenario.oracle.binding.labels(annotation.result)["damage"] == "damaged"
+    following = scenario.oracle.next_task()
+    assert following is not None
+    assert following["id"] != served["id"]

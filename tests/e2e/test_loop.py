@@ -1,0 +1,251 @@
+"""The loop against a real Label Studio, Redis, worker and gunicorn, each a process of its own."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from label_studio_sdk.label_interface.interface import LabelInterface
+
+from scripts.stack import Stack
+from tests.e2e.scenario import Scenario, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+
+PHOTOS = 90
+LABELS = 40
+
+RUSSIAN_CONFIG = """
+<View>
+  <Choices name="состояние" toName="фото"><Choice value="Битый"/><Choice value="Целый"/></Choices>
+  <Choices name="грязь" toName="фото">
+    <Choice value="Грязный"/><Choice value="Пыльный"/><Choice value="Чистый"/>
+  </Choices>
+  <Image name="фото" value="$image"/>
+</View>
+"""
+
+
+@pytest.fixture(scope="module")
+def cold(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """A project whose photos are embedded and which nobody has labelled yet."""
+    scenario = Scenario(stack, "loop", tmp_path_factory.mktemp("loop"), PHOTOS)
+    wait_until(lambda: scenario.model_version() == "carcond-0000" and not scenario.stale_tasks(), "the first queue")
+    return scenario
+
+
+@pytest.fixture(scope="module")
+def learned(cold: Scenario) -> Scenario:
+    """The same project after `LABELS` labels, given at a person's pace of one or two a version."""
+    for number in range(LABELS):
+        cold.label_next()
+        if number % 2:
+            wait_until(
+                lambda: (
+                    cold.registry.current() is None or cold.labels_in_version().keys() == cold.labels_in_label_studio()
+                ),
+                "the labels so far to be learned",
+            )
+    cold.wait_until_quiet()
+    return cold
+
+
+def _has_learned(scenario: Scenario) -> bool:
+    """Whether the served version knows all labels, or they are too few for a first version."""
+    return (
+        scenario.registry.current() is None or scenario.labels_in_version().keys() == scenario.labels_in_label_studio()
+    )
+
+
+@pytest.fixture
+def stopped_worker(stack: Stack) -> Iterator[None]:
+    """The worker stands still, so that the order stays as it is."""
+    pid = stack.pids["worker"]
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_the_queue_begins_with_empty_pre_labels_that_pretend_nothing(cold: Scenario) -> None:
+    for task in cold.tasks():
+        (prediction,) = cold.predictions(task.id)
+        assert prediction["result"] == []
+        assert prediction["model_version"] == "carcond-0000"
+        assert prediction["score"] < 0.01
+
+
+def test_labels_make_versions_and_the_order_follows_them(learned: Scenario) -> None:
+    versions = [served.project_version for served in learned.served]
+    assert versions[0] == "carcond-0000"
+    assert len(set(versions)) >= 10
+    assert learned.model_version() == learned.version().name
+
+
+def test_a_served_photo_opens_with_the_pre_label_of_the_version_at_that_time(learned: Scenario) -> None:
+    for served in learned.served:
+        assert served.labelled.prediction is not None
+        assert served.labelled.prediction["model_version"] >= served.project_version
+
+
+def test_pre_labels_of_all_other_photos_are_those_of_the_new_version(learned: Scenario) -> None:
+    assert learned.stale_tasks() == []
+
+
+def test_every_unlabelled_task_has_exactly_one_prediction(learned: Scenario) -> None:
+    counts = {len(task.predictions) for task in learned.tasks() if not task.annotations}
+    assert counts == {1}
+
+
+def test_pre_labels_are_valid_against_the_label_config(learned: Scenario) -> None:
+    interface = LabelInterface(learned.api.project(learned.project_id).label_config)
+    unlabelled = [task for task in learned.tasks() if not task.annotations]
+    for task in unlabelled[:10]:
+        (prediction,) = learned.predictions(task.id)
+        assert {region["from_name"] for region in prediction["result"]} == {"cleanliness", "damage"}
+        errors = interface.validate_prediction(prediction, return_errors=True)  # type: ignore[no-untyped-call]
+        assert errors == []
+
+
+def test_the_last_label_is_in_the_training_snapshot(learned: Scenario) -> None:
+    last = learned.served[-1].labelled.task_id
+    assert last in learned.labels_in_version()
+    assert learned.labels_in_version().keys() == {served.labelled.task_id for served in learned.served}
+
+
+def test_the_exploration_slot_gets_its_share_over_many_versions(learned: Scenario) -> None:
+    slots = Counter(served.slots[0] for served in learned.served)
+    assert set(slots) <= set(range(10))
+    assert 2 <= slots[0] <= 7  # a tenth of 40 labels
+
+
+def test_photos_from_the_exploration_slot_are_held_out_and_all_others_train(learned: Scenario) -> None:
+    rows = learned.labels_in_version()
+    drawn = {served.labelled.task_id for served in learned.served if served.slots[0] == 0}
+    held_out = {task_id for task_id, row in rows.items() if row["side"] == "holdout"}
+    assert drawn <= held_out
+    sides = learned.sides()
+    assert all(row["side"] == sides[task_id] for task_id, row in rows.items())
+
+
+def test_served_order_is_least_solved_slot_then_ascending_score(learned: Scenario, stopped_worker: None) -> None:
+    version = learned.model_version()
+    tasks = learned.tasks()
+    waiting = {
+        task.id: (task.predictions[0].slot, task.predictions[0].score)
+        for task in tasks
+        if not task.annotations and task.predictions[0].model_version == version
+    }
+    solved: Counter[int | None] = Counter(
+        max(p.slot or 0 for p in task.predictions) for task in tasks if task.annotations
+    )
+    for _ in range(20):
+        served = learned.label_next().labelled.task_id
+        slot, score = waiting.pop(served)
+        least = min(solved[other_slot] for other_slot, _ in [(slot, score), *waiting.values()])
+        assert solved[slot] == least
+        assert score is not None
+        assert all(score <= (other or 0.0) for other_slot, other in waiting.values() if other_slot == slot)
+        solved[slot] += 1
+
+
+def test_nothing_is_lost_when_the_worker_is_killed_in_the_middle_of_a_turn(learned: Scenario, stack: Stack) -> None:
+    learned.wait_until_learned()
+    before = learned.version().number
+    learned.label_next()
+    learned.label_next()
+    time.sleep(1.0)  # the turn has begun
+    os.kill(stack.pids["worker"], signal.SIGKILL)
+    learned.label_next()
+    stack.restart("worker")
+    learned.wait_until_quiet()
+    assert learned.version().number > before
+
+
+def test_a_skipped_photo_is_no_label_and_is_not_served_again(learned: Scenario) -> None:
+    task = learned.oracle.next_task()
+    assert task is not None
+    body = {"result": [], "was_cancelled": True}
+    learned.api.request("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+    learned.label_next()
+    learned.wait_until_learned()
+    assert task["id"] not in learned.labels_in_version()
+    following = learned.oracle.next_task()
+    assert following is not None
+    assert following["id"] != task["id"]
+
+
+def test_a_deleted_annotation_is_unlearned_and_its_photo_comes_back(learned: Scenario) -> None:
+    learned.wait_until_learned()
+    task_id = next(t for t, row in learned.labels_in_version().items() if row["side"] == "train")
+    (annotation,) = learned.task(task_id).annotations
+    learned.api.request("DELETE", f"/api/annotations/{annotation.id}/")
+    learned.wait_until_quiet()
+    assert task_id not in learned.labels_in_version()
+    assert len(learned.task(task_id).predictions) == 1
+
+
+def test_a_changed_annotation_is_learned_anew(learned: Scenario) -> None:
+    learned.wait_until_learned()
+    task_id, row = next((t, r) for t, r in learned.labels_in_version().items() if "damage" in r["classes"])
+    other = "intact" if row["classes"]["damage"] == "damaged" else "damaged"
+    (annotation,) = learned.task(task_id).annotations
+    result = learned.oracle.binding.result({"damage": (other, 1.0)})
+    learned.api.request("PATCH", f"/api/annotations/{annotation.id}/", json={"result": result})
+    wait_until(lambda: learned.labels_in_version()[task_id]["classes"] == {"damage": other}, "the change to be learned")
+
+
+def test_a_deleted_task_leaves_the_training_snapshot(learned: Scenario) -> None:
+    learned.wait_until_learned()
+    task_id = max(learned.labels_in_version())
+    learned.api.request("DELETE", f"/api/tasks/{task_id}/")
+    learned.wait_until_learned()
+    assert task_id not in learned.labels_in_version()
+
+
+def test_predictions_deleted_by_hand_are_made_again(learned: Scenario) -> None:
+    learned.wait_until_quiet()
+    task = next(task for task in learned.tasks() if not task.annotations)
+    learned.api.delete_prediction(task.predictions[0].id)
+    learned.label_next()
+    learned.wait_until_quiet()
+
+
+def test_the_start_training_button_makes_a_turn(learned: Scenario) -> None:
+    learned.wait_until_learned()
+    (connected,) = learned.api.request("GET", "/api/ml/", params={"project": learned.project_id})
+    learned.api.request("POST", f"/api/ml/{connected['id']}/train", json={})
+    learned.wait_until_learned()
+
+
+def test_words_order_and_tag_names_come_from_the_projects_own_config(
+    stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scenario = Scenario(stack, "по-русски", tmp_path_factory.mktemp("russian"), 16, RUSSIAN_CONFIG)
+    wait_until(lambda: scenario.model_version() == "carcond-0000", "the first queue")
+    for _ in range(8):
+        scenario.label_next()
+    scenario.wait_until_quiet()
+    words = {
+        (region["from_name"], region["value"]["choices"][0])
+        for task in scenario.tasks()
+        if not task.annotations
+        for region in scenario.predictions(task.id)[0]["result"]
+    }
+    assert {name for name, _ in words} == {"состояние", "грязь"}
+    assert {word for _, word in words} <= {"Битый", "Целый", "Грязный", "Пыльный", "Чистый"}
+
+
+def test_pre_labels_are_served_while_redis_and_the_worker_are_down(learned: Scenario, stack: Stack) -> None:
+    learned.wait_until_quiet()
+    os.kill(stack.pids["worker"], signal.SIGKILL)
+    os.kill(stack.pids["redis"], signal.SIGKILL)
+    served = learned.label_next()
+    assert served.labelled.prediction is not None
+    assert Path(stack.environment["CARCOND_MODELS_DIR"]).is_dir()
+    stack.restart("redis")
+    stack.restart("worker")
+    learned.wait_until_quiet()
+    assert served.labelled.task_id in learned.labels_in_version()
