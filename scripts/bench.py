@@ -16,13 +16,13 @@ from rich.table import Table
 # Run as a file, Python looks for modules beside this one and not in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from carcond.errors import CarcondError  # noqa: E402
-from scripts.bench_loop import bench_loop  # noqa: E402
-from scripts.bench_refit import bench_refit  # noqa: E402
-from scripts.bench_serving import bench_serving  # noqa: E402
-from scripts.ports import free_ports  # noqa: E402
-from scripts.preflight import StackError  # noqa: E402
-from scripts.stack import Stack, StackOptions  # noqa: E402
+from carcond.errors import CarcondError
+from scripts.bench_loop import bench_loop
+from scripts.bench_refit import bench_refit
+from scripts.bench_serving import bench_serving
+from scripts.ports import free_ports
+from scripts.preflight import StackError
+from scripts.stack import Stack, StackOptions
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 _log = Console(stderr=True)

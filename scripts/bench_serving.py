@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-from carcond.samples import draw_samples
 
+from carcond.samples import draw_samples
 from scripts.oracle import Oracle, read_truth
 from scripts.stack import Stack
 
