@@ -105,7 +105,7 @@ def bind_label_config(label_config: str) -> LabelBinding:
     """Find the Choices tags that ask for cleanliness and damage.
 
     A Choices tag belongs to the task that most of its values mean. A value's `alias` is what Label
-    Studio stores, so it is what is matched and written when there is one.
+    Studio stores, so it is what is written when there is one; either may be a word of the taxonomy.
 
     Raises:
         LabelConfigError: the config is no XML, shows no image, or asks for neither task.
@@ -118,12 +118,10 @@ def bind_label_config(label_config: str) -> LabelBinding:
     unknown: list[str] = []
     image_key = ""
     for from_name, control in controls.items():
-        images = [i for i in control.get("inputs", ()) if i.get("type") == "Image"]
-        if not images:
-            continue
-        image_key = image_key or str(images[0].get("value") or "").lstrip("$")
-        bound = _bind_choices(from_name, control) if control.get("type") == "Choices" else None
-        if bound and bound[0] not in choices:
+        image = next((i for i in control["inputs"] if i["type"] == "Image"), None)
+        bound = _bind_choices(from_name, control) if image and control["type"] == "Choices" else None
+        if image and bound and bound[0] not in choices:
+            image_key = image_key or image["value"]
             choices[bound[0]] = bound[1]
             unknown += bound[2]
     if not choices:
@@ -137,11 +135,10 @@ def bind_label_config(label_config: str) -> LabelBinding:
 
 
 def _bind_choices(from_name: str, control: dict[str, Any]) -> tuple[str, ChoiceBinding, list[str]] | None:
-    attributes = control.get("labels_attrs", {})
     found: dict[str, tuple[Task, ConditionClass] | None] = {}
-    for value in control.get("labels", ()):
-        alias = attributes.get(value, {}).get("alias")
-        found[str(alias or value)] = (find_class(alias) if alias else None) or find_class(value)
+    # The stored word is the alias where there is one, else the value that people read.
+    for stored, attributes in control["labels_attrs"].items():
+        found[stored] = find_class(stored) or find_class(attributes.get("value", ""))
     votes = [match[0].key for match in found.values() if match]
     if not votes:
         return None

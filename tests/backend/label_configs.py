@@ -1,5 +1,10 @@
 """Label configs that people have: other languages, order, names, and tags that are none of ours."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from label_studio_sdk.label_interface.interface import LabelInterface
+
 ENGLISH = """<View>
   <Image name="image" value="$image"/>
   <Choices name="cleanliness" toName="image" choice="single" showInline="true">
@@ -42,3 +47,10 @@ DAMAGE_ONLY = """<View>
 </View>"""
 
 ALL = {"english": ENGLISH, "russian": RUSSIAN, "reordered": REORDERED, "renamed": RENAMED}
+
+
+def prediction_errors(label_config: str, prediction: Mapping[str, Any]) -> list[str]:
+    """What Label Studio's own validation has to say of a prediction."""
+    interface = LabelInterface(label_config)
+    errors: list[str] = interface.validate_prediction(prediction, return_errors=True)  # type: ignore[no-untyped-call]
+    return errors

@@ -1,0 +1,232 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backend
+from backend.label_config import bind_label_config
+from carcond.errors import LabelConfigError
+from carcond.taxonomy import TASKS
+from tests.backend import label_configs
+
+ONE_BY_ONE = [
+    {"cleanliness": (cleanliness, 0.9), "damage": (damage, 0.6)}
+    for cleanliness in ("clean", "slightly_dirty", "very_dirty")
+    for damage in ("intact", "damaged")
+]
+
+
+def choices(from_name: str, *words: str) -> dict[str, Any]:
+    return {"from_name": from_name, "to_name": "image", "type": "choices", "value": {"choices": list(words)}}
+
+
+def damage_config(*attributes: str) -> str:
+    tags = "".join(f"<Choice {given}/>" for given in attributes)
+    return config(f'<Choices name="d" toName="image">{tags}</Choices>')
+
+
+def config(choices_tag: str, image: str = '<Image name="image" value="$image"/>') -> str:
+    return f"<View>{image}{choices_tag}</View>"
+
+
+@pytest.mark.parametrize("name", label_configs.ALL)
+@pytest.mark.parametrize("classes", ONE_BY_ONE, ids=str)
+def test_every_prediction_is_valid_in_label_studios_own_eyes(name: str, classes: dict[str, tuple[str, float]]) -> None:
+    label_config = label_configs.ALL[name]
+    result = bind_label_config(label_config).result(classes)
+    assert len(result) == 2
+    prediction = {"result": result, "score": 0.5, "model_version": "carcond-0001"}
+    assert label_configs.prediction_errors(label_config, prediction) == []
+
+
+def test_label_studios_own_eyes_see_a_wrong_word() -> None:
+    result = bind_label_config(label_configs.RUSSIAN).result(ONE_BY_ONE[0])
+    prediction = {"result": result, "score": 0.5, "model_version": "carcond-0001"}
+    assert label_configs.prediction_errors(label_configs.ENGLISH, prediction) != []
+
+
+@pytest.mark.parametrize("name", label_configs.ALL)
+@pytest.mark.parametrize("classes", ONE_BY_ONE, ids=str)
+def test_what_is_predicted_is_read_back_as_the_same_classes(name: str, classes: dict[str, tuple[str, float]]) -> None:
+    binding = bind_label_config(label_configs.ALL[name])
+    assert binding.labels(binding.result(classes)) == {task: chosen[0] for task, chosen in classes.items()}
+
+
+def test_a_binding_names_tags_words_and_the_photos_field() -> None:
+    binding = bind_label_config(label_configs.RENAMED)
+    assert binding.image_key == "picture"
+    assert binding.choices["cleanliness"].from_name == "wash_state"
+    assert binding.choices["cleanliness"].to_name == "foto"
+    assert binding.choices["cleanliness"].word_by_class == {
+        "very_dirty": "Dirty",
+        "slightly_dirty": "Dusty",
+        "clean": "CLEAN",
+    }
+    assert binding.choices["damage"].word_by_class == {"intact": "Undamaged", "damaged": "Damaged"}
+    assert binding.unknown_words == ("cannot tell",)
+
+
+def test_a_region_carries_the_probability_of_its_class() -> None:
+    (region,) = bind_label_config(label_configs.DAMAGE_ONLY).result({"damage": ("damaged", 0.75)})
+    assert region == {
+        "id": "carcond-damage",
+        "from_name": "damage",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": ["damaged"]},
+        "score": 0.75,
+    }
+
+
+def test_a_task_that_the_config_does_not_ask_for_is_not_predicted() -> None:
+    binding = bind_label_config(label_configs.DAMAGE_ONLY)
+    assert [r["from_name"] for r in binding.result(ONE_BY_ONE[0])] == ["damage"]
+
+
+def test_a_class_that_the_config_has_no_word_for_is_not_predicted() -> None:
+    tag = '<Choices name="c" toName="image"><Choice value="clean"/><Choice value="dirty"/></Choices>'
+    binding = bind_label_config(config(tag))
+    assert binding.result({"cleanliness": ("slightly_dirty", 0.8)}) == []
+    assert len(binding.result({"cleanliness": ("very_dirty", 0.8)})) == 1
+
+
+def test_an_alias_is_what_is_written_and_read() -> None:
+    tag = (
+        '<Choices name="d" toName="image"><Choice value="битый" alias="b"/><Choice value="целый" alias="c"/></Choices>'
+    )
+    binding = bind_label_config(config(tag))
+    assert binding.choices["damage"].word_by_class == {"damaged": "b", "intact": "c"}
+    assert binding.labels([choices("d", "b")]) == {"damage": "damaged"}
+
+
+def test_an_alias_that_is_a_word_of_the_taxonomy_tells_the_class_itself() -> None:
+    label_config = damage_config('value="X" alias="damaged"', 'value="Y" alias="intact"')
+    assert bind_label_config(label_config).labels([choices("d", "intact")]) == {"damage": "intact"}
+
+
+def test_of_two_words_for_one_class_the_first_is_written_and_both_are_read() -> None:
+    binding = bind_label_config(damage_config('value="целая"', 'value="целый"', 'value="битый"'))
+    assert binding.choices["damage"].word_by_class["intact"] == "целая"
+    assert binding.labels([choices("d", "целый")]) == {"damage": "intact"}
+
+
+def test_a_tag_belongs_to_the_task_that_most_of_its_values_mean() -> None:
+    tag = """<Choices name="odd" toName="image">
+        <Choice value="damaged"/><Choice value="clean"/><Choice value="dirty"/></Choices>"""
+    binding = bind_label_config(config(tag))
+    assert list(binding.choices) == ["cleanliness"]
+    assert binding.unknown_words == ("damaged",)
+
+
+def test_the_first_of_two_tags_for_one_task_counts() -> None:
+    tags = "".join(
+        f'<Choices name="{name}" toName="image"><Choice value="intact"/><Choice value="damaged"/></Choices>'
+        for name in ("first", "second")
+    )
+    assert bind_label_config(config(tags)).choices["damage"].from_name == "first"
+
+
+def test_the_photo_is_that_of_the_bound_tag_and_not_of_another_picture() -> None:
+    images = '<Image name="logo" value="$logo"/><Image name="image" value="$photo"/>'
+    tags = '<RectangleLabels name="box" toName="logo"><Label value="text"/></RectangleLabels>'
+    tags += '<Choices name="d" toName="image"><Choice value="intact"/><Choice value="damaged"/></Choices>'
+    assert bind_label_config(config(tags, images)).image_key == "photo"
+
+
+def test_choices_inside_further_views_are_found() -> None:
+    tag = """<View><View><Choices name="d" toName="image"><View><Choice value="intact"/></View>
+        <View><Choice value="damaged"/></View></Choices></View></View>"""
+    assert set(bind_label_config(config(tag)).choices["damage"].word_by_class) == {"intact", "damaged"}
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ([], {}),
+        ([choices("damage", "intact")], {"damage": "intact"}),
+        (
+            [choices("cleanliness", "clean"), choices("damage", "damaged")],
+            {"cleanliness": "clean", "damage": "damaged"},
+        ),
+        ([choices("damage", "intact", "damaged")], {}),
+        ([choices("damage", "intact"), choices("damage", "damaged")], {}),
+        ([choices("damage", "intact"), choices("damage", "intact")], {"damage": "intact"}),
+        ([choices("damage", "no word of ours")], {}),
+        ([choices("cleanliness", "damaged")], {}),
+        ([{"from_name": "damage", "value": {"choices": ["intact"]}}], {"damage": "intact"}),
+    ],
+)
+def test_labels_are_what_an_annotation_states(result: list[dict[str, Any]], expected: dict[str, str]) -> None:
+    assert bind_label_config(label_configs.ENGLISH).labels(result) == expected
+
+
+def test_a_damage_box_says_damaged_and_no_box_says_nothing() -> None:
+    binding = bind_label_config(label_configs.ENGLISH)
+    box = {"from_name": "boxes", "type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["damage"]}}
+    assert binding.labels([box]) == {"damage": "damaged"}
+    assert binding.labels([choices("cleanliness", "clean")]) == {"cleanliness": "clean"}
+    assert binding.labels([box, choices("damage", "intact")]) == {}
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        {},
+        {"from_name": "damage"},
+        {"from_name": "damage", "value": None},
+        {"from_name": "damage", "value": {"choices": None}},
+        {"from_name": "damage", "value": {"choices": "intact"}},
+        {"from_name": "damage", "value": {"choices": [["dirty", "very"], 7, None]}},
+        {"from_name": None, "value": {"text": ["a remark"]}},
+        {"id": "a", "type": "relation", "from_id": "x", "to_id": "y"},
+    ],
+    ids=str,
+)
+def test_odd_regions_state_nothing(region: dict[str, Any]) -> None:
+    assert bind_label_config(label_configs.ENGLISH).labels([region]) == {}
+
+
+@pytest.mark.parametrize(
+    "label_config",
+    [
+        "",
+        "   ",
+        "<View>",
+        "no xml",
+        "<View/>",
+        '<View><Image name="image" value="$image"/></View>',
+        config('<Choices name="w" toName="image"><Choice value="sun"/><Choice value="rain"/></Choices>'),
+        config('<Choices name="d" toName="gone"><Choice value="intact"/><Choice value="damaged"/></Choices>'),
+        config('<Choices name="d"><Choice value="intact"/><Choice value="damaged"/></Choices>'),
+        '<?xml version="1.0" encoding="utf-8"?><View/>',
+        '<View><Text name="t" value="$t"/><Choices name="d" toName="t"><Choice value="intact"/></Choices></View>',
+        config('<RectangleLabels name="d" toName="image"><Label value="damage"/></RectangleLabels>'),
+    ],
+)
+def test_a_config_that_asks_for_neither_task_is_refused(label_config: str) -> None:
+    with pytest.raises(LabelConfigError):
+        bind_label_config(label_config)
+
+
+def test_the_refusal_lists_the_words_that_are_looked_for() -> None:
+    with pytest.raises(LabelConfigError) as caught:
+        bind_label_config("<View/>")
+    for task in TASKS:
+        for condition in task.classes:
+            assert condition.en in str(caught.value)
+
+
+def test_an_image_without_a_field_is_refused() -> None:
+    with pytest.raises(LabelConfigError, match="name its field"):
+        bind_label_config(
+            config('<Choices name="d" toName="i"><Choice value="intact"/></Choices>', '<Image name="i" value="$"/>')
+        )
+
+
+def test_the_projects_own_config_binds_both_tasks_with_all_classes() -> None:
+    label_config = (Path(backend.__file__).parent / "label_config.xml").read_text(encoding="utf-8")
+    binding = bind_label_config(label_config)
+    assert {task: set(b.word_by_class) for task, b in binding.choices.items()} == {
+        t.key: set(t.class_keys) for t in TASKS
+    }
+    assert binding.unknown_words == ()
