@@ -1,0 +1,208 @@
+"""An in-memory Label Studio with the requests that the loop makes, as Label Studio 1.23 answers them."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backend.label_config import bind_label_config
+from backend.labelstudio import (
+    Annotation,
+    LabelStudioApi,
+    LabelStudioTask,
+    PredictionDraft,
+    ProjectInfo,
+    StoredPrediction,
+)
+from carcond.errors import LabelStudioError
+from tests.backend.label_configs import ENGLISH
+
+PROJECT = 1
+
+
+@dataclass
+class _Task:
+    id: int
+    data: dict[str, Any]
+    updated_at: str
+    annotations: dict[int, Annotation] = field(default_factory=dict)
+    predictions: dict[int, StoredPrediction] = field(default_factory=dict)
+    results: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class FakeLabelStudio(LabelStudioApi):
+    """One project. What people do in the browser are further methods.
+
+    Attributes:
+        writes: what was asked to be changed, in order: ("create", task id), ("project", version), ...
+        writes_until_failure: after so many further writes nothing is answered any more; None: never.
+    """
+
+    def __init__(self, label_config: str = ENGLISH) -> None:
+        self.label_config = label_config
+        self.model_version = ""
+        self.writes: list[tuple[str, Any]] = []
+        self.writes_until_failure: int | None = None
+        self._tasks: dict[int, _Task] = {}
+        self._ids = itertools.count(1)
+        self._now = datetime(2026, 1, 1, tzinfo=UTC)
+        self._lock = threading.RLock()
+
+    # What people do
+
+    def import_photos(self, *urls: str, key: str = "image") -> list[int]:
+        ids = []
+        for url in urls:
+            task = _Task(next(self._ids), {key: url}, self._tick())
+            self._tasks[task.id] = task
+            ids.append(task.id)
+        return ids
+
+    def annotate(self, task_id: int, annotator: int = 1, cancelled: bool = False, **classes: str) -> int:
+        """Submit an annotation that states these classes; returns its id."""
+        result = bind_label_config(self.label_config).result({task: (c, 1.0) for task, c in classes.items()})
+        annotation_id = next(self._ids)
+        task = self._tasks[task_id]
+        task.updated_at = self._tick()
+        task.annotations[annotation_id] = Annotation(annotation_id, annotator, cancelled, task.updated_at, result)
+        return annotation_id
+
+    def change_annotation(self, task_id: int, annotation_id: int, **classes: str) -> None:
+        task = self._tasks[task_id]
+        task.updated_at = self._tick()
+        result = bind_label_config(self.label_config).result({key: (c, 1.0) for key, c in classes.items()})
+        old = task.annotations[annotation_id]
+        task.annotations[annotation_id] = replace(old, result=result, updated_at=task.updated_at)
+
+    def delete_annotation(self, task_id: int, annotation_id: int) -> None:
+        task = self._tasks[task_id]
+        del task.annotations[annotation_id]
+        task.updated_at = self._tick()
+
+    def delete_task(self, task_id: int) -> None:
+        del self._tasks[task_id]
+
+    def change_photo(self, task_id: int, url: str) -> None:
+        task = self._tasks[task_id]
+        task.data, task.updated_at = {"image": url}, self._tick()
+
+    def delete_predictions_in_bulk(self) -> None:
+        """The Data Manager's action, which leaves the tasks' `updated_at` as it is."""
+        for task in self._tasks.values():
+            task.predictions.clear()
+
+    # What a test asks
+
+    def predictions_of(self, task_id: int) -> list[StoredPrediction]:
+        return list(self._tasks[task_id].predictions.values())
+
+    def prediction(self, task_id: int) -> StoredPrediction:
+        """The only prediction of a task."""
+        (prediction,) = self.predictions_of(task_id)
+        return prediction
+
+    def words(self, task_id: int) -> dict[str, str]:
+        """What the only prediction of a task says: tag -> word."""
+        result = self._tasks[task_id].results[self.prediction(task_id).id]
+        return {region["from_name"]: region["value"]["choices"][0] for region in result}
+
+    def served(self) -> list[int]:
+        """Tasks in the order in which uncertainty sampling serves them to one annotator who has not labelled any."""
+        waiting = [
+            (prediction.score or 0.0, task.id)
+            for task in self._tasks.values()
+            if not task.annotations
+            for prediction in task.predictions.values()
+            if prediction.model_version == self.model_version
+        ]
+        return [task_id for _, task_id in sorted(waiting)]
+
+    # What the loop asks
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def project(self, project_id: int) -> ProjectInfo:
+        self._answer()
+        if project_id != PROJECT:
+            raise LabelStudioError("no such project", 404)
+        return ProjectInfo(
+            id=PROJECT,
+            title="cars",
+            label_config=self.label_config,
+            model_version=self.model_version,
+            sampling="Uncertainty sampling",
+            task_count=len(self._tasks),
+            raw={},
+        )
+
+    def update_project(self, project_id: int, **changes: Any) -> None:
+        with self._write("project", changes["model_version"]):
+            known = {p.model_version for task in self._tasks.values() for p in task.predictions.values()}
+            if changes["model_version"] not in {"", self.model_version, *known}:
+                raise LabelStudioError("Model version doesn't exist either as live model or as static predictions", 400)
+            self.model_version = changes["model_version"]
+
+    def tasks(self, project_id: int, changed_since: str | None = None) -> Iterator[LabelStudioTask]:
+        self._answer()
+        for task in sorted(self._tasks.values(), key=lambda task: task.id):
+            if changed_since is None or _moment(task.updated_at) > _moment(changed_since):
+                annotations, predictions = tuple(task.annotations.values()), tuple(task.predictions.values())
+                yield LabelStudioTask(task.id, task.data, task.updated_at, annotations, predictions)
+
+    def task_ids(self, project_id: int) -> set[int]:
+        self._answer()
+        return set(self._tasks)
+
+    def create_prediction(self, draft: PredictionDraft) -> StoredPrediction:
+        with self._write("create", draft.task_id):
+            task = self._tasks.get(draft.task_id)
+            if task is None:
+                raise LabelStudioError("Invalid pk: object does not exist", 400)
+            return self._store(task, next(self._ids), draft)
+
+    def update_prediction(self, prediction_id: int, draft: PredictionDraft) -> StoredPrediction:
+        with self._write("update", draft.task_id):
+            return self._store(self._owner(prediction_id), prediction_id, draft)
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        with self._write("delete", prediction_id):
+            task = self._owner(prediction_id)
+            del task.predictions[prediction_id]
+            task.updated_at = self._tick()
+
+    def _owner(self, prediction_id: int) -> _Task:
+        for task in self._tasks.values():
+            if prediction_id in task.predictions:
+                return task
+        raise LabelStudioError("no such prediction", 404)
+
+    def _store(self, task: _Task, prediction_id: int, draft: PredictionDraft) -> StoredPrediction:
+        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot)
+        task.predictions[prediction_id] = stored
+        task.results[prediction_id] = draft.result
+        task.updated_at = self._tick()
+        return stored
+
+    def _write(self, kind: str, what: Any) -> threading.RLock:
+        """The lock, to be held while a write is done, if Label Studio still answers."""
+        with self._lock:
+            self._answer()
+            self.writes.append((kind, what))
+            if self.writes_until_failure is not None:
+                self.writes_until_failure -= 1
+        return self._lock
+
+    def _answer(self) -> None:
+        if self.writes_until_failure is not None and self.writes_until_failure <= 0:
+            raise LabelStudioError("Label Studio could not be reached")
+
+    def _tick(self) -> str:
+        self._now += timedelta(seconds=1)
+        return self._now.isoformat().replace("+00:00", "Z")
+
+
+def _moment(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp)

@@ -1,0 +1,165 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.label_config import bind_label_config
+from backend.labelstudio import PredictionDraft
+from backend.publishing import Publisher
+from backend.sync import sync_project
+from carcond.errors import LabelStudioError
+from carcond.store import Store
+from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
+
+OLD, NEW = "carcond-0001", "carcond-0002"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def studio() -> FakeLabelStudio:
+    return FakeLabelStudio()
+
+
+@pytest.fixture
+def ids(studio: FakeLabelStudio) -> list[int]:
+    return studio.import_photos(*(f"/{i}.jpg" for i in range(12)))
+
+
+@pytest.fixture
+def publisher(studio: FakeLabelStudio, store: Store) -> Publisher:
+    return Publisher(studio, store, PROJECT, connections=2)
+
+
+def drafts(ids: list[int], version: str = NEW, score: float = 0.5) -> list[PredictionDraft]:
+    return [PredictionDraft(task_id, [], score, version, slot=i % 3) for i, task_id in enumerate(ids)]
+
+
+def sync(studio: FakeLabelStudio, store: Store) -> None:
+    project = studio.project(PROJECT)
+    sync_project(studio, store, project, bind_label_config(project.label_config))
+
+
+def mirrored(store: Store) -> set[tuple[int, int, str, int | None]]:
+    return {(row.prediction_id, row.task_id, row.model_version, row.slot) for row in store.predictions(PROJECT)}
+
+
+def held(studio: FakeLabelStudio, ids: list[int]) -> set[tuple[int, int, str, int | None]]:
+    return {(p.id, p.task_id, p.model_version, p.slot) for i in ids for p in studio.predictions_of(i)}
+
+
+def test_a_first_queue_is_written_and_served(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    publisher.publish_queue(drafts(ids), "", NEW, head=3)
+    assert studio.model_version == NEW
+    assert all(studio.prediction(task_id).model_version == NEW for task_id in ids)
+    assert mirrored(store) == held(studio, ids)
+
+
+def test_the_project_moves_after_the_head_and_before_the_rest(
+    publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
+) -> None:
+    publisher.publish_queue(drafts(ids), "", NEW, head=3)
+    assert studio.writes.index(("project", NEW)) == 3
+
+
+def test_the_head_is_made_of_tasks_that_the_old_queue_would_serve_last(
+    publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
+) -> None:
+    in_old_queue, fresh = ids[:6], ids[6:8]
+    old = [PredictionDraft(task_id, [], 0.1 * i, OLD, 1) for i, task_id in enumerate(in_old_queue)]
+    publisher.publish_queue(old, "", OLD, head=1)
+    studio.writes.clear()
+    publisher.publish_queue(drafts(in_old_queue + fresh), OLD, NEW, head=4)
+    before_the_move = {task_id for _, task_id in studio.writes[: studio.writes.index(("project", NEW))]}
+    assert before_the_move == {*fresh, *in_old_queue[-2:]}
+
+
+def test_predictions_are_moved_in_place(publisher: Publisher, studio: FakeLabelStudio, ids: list[int]) -> None:
+    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    before = [studio.prediction(task_id).id for task_id in ids]
+    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    assert [studio.prediction(task_id).id for task_id in ids] == before
+    assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
+
+
+def test_a_served_version_is_not_set_again(publisher: Publisher, studio: FakeLabelStudio, ids: list[int]) -> None:
+    publisher.publish_queue(drafts(ids), NEW, NEW, head=3)
+    assert ("project", NEW) not in studio.writes
+
+
+def test_a_version_without_predictions_is_not_asked_for(publisher: Publisher, studio: FakeLabelStudio) -> None:
+    """Label Studio would refuse it, and the turn would fail for ever."""
+    publisher.publish_queue([], OLD, NEW, head=3)
+    assert studio.writes == []
+
+
+def test_a_queue_that_was_written_before_the_project_could_be_moved_is_served_now(
+    publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
+) -> None:
+    studio.writes_until_failure = 3
+    with pytest.raises(LabelStudioError):
+        publisher.publish_queue(drafts(ids[:3]), "", NEW, head=3)
+    studio.writes_until_failure = None
+    publisher.publish_queue([], "", NEW, head=3)
+    assert studio.model_version == NEW
+
+
+def test_duplicates_are_removed(publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]) -> None:
+    for version in (OLD, OLD, NEW):
+        studio.create_prediction(PredictionDraft(ids[0], [], 0.5, version, None))
+    sync(studio, store)
+    publisher.publish_queue(drafts(ids[:1]), NEW, NEW, head=1)
+    assert studio.prediction(ids[0]).model_version == NEW
+    assert mirrored(store) == held(studio, ids)
+
+
+def test_a_task_that_was_deleted_meanwhile_is_passed_over(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    studio.delete_task(ids[0])
+    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    assert mirrored(store) == held(studio, ids[1:])
+    assert studio.model_version == NEW
+
+
+def test_a_prediction_that_somebody_removed_is_written_anew(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    studio.delete_predictions_in_bulk()
+    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
+    assert mirrored(store) == held(studio, ids)
+
+
+def test_an_error_of_label_studio_is_raised_and_what_was_written_is_known(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    studio.writes_until_failure = 5
+    with pytest.raises(LabelStudioError):
+        publisher.publish_queue(drafts(ids), "", NEW, head=3)
+    assert mirrored(store) == held(studio, ids)
+    assert studio.model_version == NEW
+
+
+def test_a_refresh_writes_all_and_leaves_nothing(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    assert publisher.refresh(drafts(ids), lambda: False) == 0
+    assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
+    assert mirrored(store) == held(studio, ids)
+
+
+def test_an_interrupted_refresh_tells_how_much_is_left(
+    publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
+) -> None:
+    assert publisher.refresh(drafts(ids), lambda: len(studio.writes) >= 5) == len(ids) - 5
+    assert len(studio.writes) == 5
