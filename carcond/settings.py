@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from carcond.errors import SettingsError
@@ -19,10 +20,21 @@ def _shared_name(name: str) -> AliasChoices:
     return AliasChoices(name, name.lower())
 
 
+def _is_web_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        return False
+
+
 class Settings(BaseSettings):
     """All settings of the backend, the worker and the commands."""
 
-    model_config = SettingsConfigDict(env_prefix="CARCOND_", frozen=True, extra="ignore", populate_by_name=True)
+    # An empty variable, as Compose files and shell scripts leave it, means the default.
+    model_config = SettingsConfigDict(
+        env_prefix="CARCOND_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
+    )
 
     # Where things are
     label_studio_url: str = Field("http://127.0.0.1:8080", validation_alias=_shared_name("LABEL_STUDIO_URL"))
@@ -39,8 +51,8 @@ class Settings(BaseSettings):
     photo_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     max_photo_bytes: int = Field(30_000_000, ge=1_000)
     max_photo_pixels: int = Field(60_000_000, ge=10_000)
-    photo_timeout_s: float = Field(20.0, gt=0)
-    label_studio_timeout_s: float = Field(60.0, gt=0)
+    photo_timeout_s: float = Field(20.0, gt=0, le=600)
+    label_studio_timeout_s: float = Field(60.0, gt=0, le=600)
 
     # The encoder
     backbone: str = "efficientnet_b4"
@@ -55,7 +67,7 @@ class Settings(BaseSettings):
     typical_photos: int = Field(25, ge=1, le=1000)
     # Waiting at most this long for further labels of the same burst before a turn begins
     debounce_s: float = Field(0.3, ge=0, le=60)
-    reconcile_every_s: float = Field(60.0, ge=1)
+    reconcile_every_s: float = Field(60.0, ge=1, le=86_400)
     # How many predictions are written to Label Studio at a time
     publish_connections: int = Field(2, ge=1, le=16)
     job_timeout_s: int = Field(3600, ge=10)
@@ -73,9 +85,10 @@ class Settings(BaseSettings):
         value = value.rstrip("/")
         if not value:
             return value
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"expected an address like http://127.0.0.1:8080, got {value!r}")
+        if not _is_web_address(value):
+            # What stands before an @ may be a password.
+            shown = "...@" + value.rpartition("@")[2] if "@" in value else value
+            raise ValueError(f"expected an address like http://127.0.0.1:8080, got {shown!r}")
         return value
 
     @model_validator(mode="after")
@@ -94,8 +107,20 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors()]
+        lines = [_describe(details) for details in error.errors(include_url=False)]
         raise SettingsError("settings are not usable: " + "; ".join(lines)) from None
+
+
+def _describe(details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    if not details["loc"]:
+        return message
+    name = str(details["loc"][0])
+    field = Settings.model_fields.get(name)
+    variable = f"CARCOND_{name}" if field and field.validation_alias is None else name
+    # Our own checks say what came, or hide it; pydantic's are of numbers, which are no secrets.
+    came = "" if details["type"] == "value_error" else f", got {details['input']!r}"
+    return f"{variable.upper()}: {message}{came}"
 
 
 @cache
