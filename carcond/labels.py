@@ -11,7 +11,7 @@ class Opinion:
 
     Attributes:
         annotator: who said it.
-        updated_at: when, as an ISO 8601 text; the later of two opinions of one annotator counts.
+        updated_at: when, as an ISO 8601 text in UTC; the later of two opinions of one annotator counts.
         classes: task key -> class key; a task that was not answered is absent.
     """
 
@@ -38,7 +38,7 @@ class MergedLabel:
 def merge_opinions(opinions: Iterable[Opinion]) -> MergedLabel:
     """Merge by majority, task by task; a tie is unknown rather than a guess."""
     latest: dict[int, Opinion] = {}
-    for opinion in sorted(opinions, key=lambda o: o.updated_at):
+    for opinion in sorted(opinions, key=_moment):
         latest[opinion.annotator] = opinion
     votes: dict[str, Counter[str]] = {}
     for opinion in latest.values():
@@ -55,3 +55,8 @@ def merge_opinions(opinions: Iterable[Opinion]) -> MergedLabel:
             classes[task] = winner
             agreement[task] = most / counts.total()
     return MergedLabel(classes, agreement, tuple(ties))
+
+
+def _moment(opinion: Opinion) -> str:
+    # A full second is written without a fraction; with its Z it would sort behind every fraction of it.
+    return opinion.updated_at.removesuffix("Z")
