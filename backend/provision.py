@@ -201,7 +201,7 @@ def _refusal_advice(text: str, backend: BackendAddress) -> str:
             f"Label Studio's SSRF guard does not let it call {backend.url}. Start Label Studio with "
             "USE_DEFAULT_BANNED_SUBNETS=false and with the networks to keep closed in USER_ADDITIONAL_BANNED_SUBNETS"
         )
-    if "authentication parameters" in text:
+    if "authentication parameters" in text or "401 Client Error" in text:
         return (
             "it refused the user and password: CARCOND_BASIC_AUTH_USER and _PASSWORD must be those it was started with"
         )

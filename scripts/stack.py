@@ -82,6 +82,7 @@ class Stack:
         self._lock.acquire()
         self.credentials: Credentials = load_credentials(self._data)
         self._processes: dict[str, ManagedProcess] = {}
+        self._api: LabelStudioApi | None = None
 
     def __enter__(self) -> Self:
         """Start all servers."""
@@ -146,8 +147,10 @@ class Stack:
         }
 
     def api(self) -> LabelStudioApi:
-        """A client for its Label Studio."""
-        return LabelStudioApi(self.label_studio_url, self.api_key)
+        """The client for its Label Studio. Shared: it is closed when the stack stops."""
+        if self._api is None:
+            self._api = LabelStudioApi(self.label_studio_url, self.api_key)
+        return self._api
 
     def start(self) -> None:
         """Start all servers and wait until they answer; nothing is left running when that fails.
@@ -262,15 +265,20 @@ class Stack:
             process.stop()
         if "redis" in self._processes:
             self._processes["redis"].stop()
-        self._processes.clear()
-        self._lock.release()
+        self._let_go()
 
     def kill(self) -> None:
         """End all servers at once."""
         for process in self._processes.values():
             process.kill()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._processes.clear()
         self._lock.release()
+        if self._api is not None:
+            self._api.close()
+            self._api = None
 
     def provision(self, title: str = PROJECT_TITLE, project_id: int | None = None) -> ProvisionReport:
         """Find or make a project and connect the backend to it."""

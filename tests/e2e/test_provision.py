@@ -1,0 +1,226 @@
+"""Provisioning a project of a real Label Studio."""
+
+import itertools
+from base64 import b64encode
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from backend.label_config import bind_label_config
+from backend.labelstudio import LabelStudioApi
+from backend.provision import (
+    SAMPLING,
+    WEBHOOK_ACTIONS,
+    BackendAddress,
+    default_label_config,
+    find_or_create_project,
+    provision,
+)
+from carcond.errors import LabelConfigError, LabelStudioError
+from carcond.taxonomy import TASKS
+from scripts.stack import Stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def title() -> str:
+    """A title that no other project has."""
+    return f"provision {next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack) -> LabelStudioApi:
+    return stack.api()
+
+
+def _webhooks(api: LabelStudioApi, project_id: int) -> list[dict[str, Any]]:
+    return list(api.request("GET", "/api/webhooks/", params={"project": project_id}))
+
+
+def test_a_new_project_has_all_that_the_loop_needs(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    report = stack.provision(title)
+    project = api.project(report.project_id)
+    assert report.project_created
+    assert report.backend_connected
+    assert project.title == title
+    assert project.sampling == SAMPLING
+    assert project.raw["show_collab_predictions"] is True
+    [backend] = api.request("GET", "/api/ml/", params={"project": report.project_id})
+    assert (backend["state"], backend["url"], backend["auth_method"]) == ("CO", stack.backend_url, "BASIC_AUTH")
+
+
+def test_the_webhook_exists_and_carries_what_the_backend_asks_for(
+    stack: Stack, api: LabelStudioApi, title: str
+) -> None:
+    report = stack.provision(title)
+    [hook] = _webhooks(api, report.project_id)
+    user, password = stack.credentials.backend_user, stack.credentials.backend_password
+    assert hook["url"] == f"{stack.backend_url}/webhook"
+    assert sorted(hook["actions"]) == sorted(WEBHOOK_ACTIONS)
+    assert hook["send_for_all_actions"] is False
+    assert hook["headers"] == {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_provisioning_twice_changes_nothing_more(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    first = stack.provision(title)
+    hooks = _webhooks(api, first.project_id)
+    second = stack.provision(title)
+    assert second == replace(first, project_created=False, backend_connected=False, webhook_created=False)
+    assert _webhooks(api, first.project_id) == hooks
+
+
+def test_a_renamed_project_is_found_by_its_number(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id = stack.provision(title).project_id
+    api.update_project(project_id, title=f"{title}, renamed")
+    assert stack.provision(title, project_id).project_id == project_id
+
+
+def test_a_deleted_project_is_made_anew(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id = stack.provision(title).project_id
+    api.request("DELETE", f"/api/projects/{project_id}/")
+    report = stack.provision(title, project_id)
+    assert report.project_created
+    assert report.project_id != project_id
+
+
+def test_a_title_that_only_contains_the_words_is_another_project(api: LabelStudioApi, title: str) -> None:
+    longer, _ = find_or_create_project(api, f"{title} (old)")
+    project_id, created = find_or_create_project(api, title)
+    assert created
+    assert project_id != longer
+
+
+def test_a_lost_webhook_is_made_again(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id = stack.provision(title).project_id
+    [hook] = _webhooks(api, project_id)
+    api.request("DELETE", f"/api/webhooks/{hook['id']}/")
+    assert stack.provision(title).webhook_created
+    assert len(_webhooks(api, project_id)) == 1
+
+
+def test_a_switched_off_webhook_is_switched_on(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id = stack.provision(title).project_id
+    [hook] = _webhooks(api, project_id)
+    api.request("PATCH", f"/api/webhooks/{hook['id']}/", json={"url": hook["url"], "is_active": False})
+    stack.provision(title)
+    [hook] = _webhooks(api, project_id)
+    assert hook["is_active"] is True
+    assert sorted(hook["actions"]) == sorted(WEBHOOK_ACTIONS)
+
+
+def test_doubled_webhooks_are_removed_and_those_of_others_are_kept(
+    stack: Stack, api: LabelStudioApi, title: str
+) -> None:
+    project_id = stack.provision(title).project_id
+    for url in (f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"):
+        api.request("POST", "/api/webhooks/", json={"project": project_id, "url": url})
+    assert stack.provision(title).webhooks_removed == 1
+    assert sorted(hook["url"] for hook in _webhooks(api, project_id)) == sorted(
+        [f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"]
+    )
+
+
+def test_a_backend_that_moved_takes_its_webhook_with_it(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    elsewhere = replace(stack.backend_address, url=stack.backend_url.replace("127.0.0.1", "localhost"))
+    project_id = provision(api, elsewhere, title).project_id
+    report = stack.provision(title)
+    assert (report.backend_connected, report.webhooks_removed) == (True, 1)
+    assert [hook["url"] for hook in _webhooks(api, project_id)] == [f"{stack.backend_url}/webhook"]
+    assert len(api.request("GET", "/api/ml/", params={"project": project_id})) == 1
+
+
+def test_a_real_model_version_is_kept(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id = stack.provision(title).project_id
+    api.request("POST", f"/api/projects/{project_id}/import", json=[{"image": "/data/upload/none.jpg"}])
+    [task_id] = api.task_ids(project_id)
+    prediction = {"task": task_id, "result": [], "score": 0.5, "model_version": "carcond-0042"}
+    api.request("POST", "/api/predictions/", json=prediction)
+    api.update_project(project_id, model_version="carcond-0042")
+    stack.provision(title)
+    assert api.project(project_id).model_version == "carcond-0042"
+
+
+def test_a_label_config_of_the_users_own_is_kept(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    config = (
+        '<View><Image name="img" value="$photo"/><Choices name="grime" toName="img">'
+        '<Choice value="чистый"/><Choice value="грязный"/></Choices></View>'
+    )
+    created = api.request("POST", "/api/projects/", json={"title": title, "label_config": config})
+    assert stack.provision(title).project_id == created["id"]
+    assert "grime" in api.project(created["id"]).label_config
+
+
+def test_a_label_config_for_something_else_is_refused_and_kept(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    config = (
+        '<View><Image name="img" value="$photo"/><Choices name="animal" toName="img">'
+        '<Choice value="cat"/><Choice value="dog"/></Choices></View>'
+    )
+    created = api.request("POST", "/api/projects/", json={"title": title, "label_config": config})
+    with pytest.raises(LabelConfigError, match=r"cannot be used.*Settings > Labeling Interface"):
+        stack.provision(title)
+    assert "animal" in api.project(created["id"]).label_config
+
+
+def test_another_backend_in_the_way_is_named(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id, _ = find_or_create_project(api, title)
+    backend = stack.backend_address
+    other = {"project": project_id, "title": "other", "url": backend.url, "auth_method": "BASIC_AUTH"}
+    other |= {"basic_auth_user": backend.user, "basic_auth_pass": backend.password}
+    api.request("POST", "/api/ml/", json=other)
+    with pytest.raises(LabelStudioError, match=r"ML backend 'other'.*remove it under Settings > Model"):
+        stack.provision(title)
+
+
+def test_a_wrong_password_is_told_as_such(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    with pytest.raises(LabelStudioError, match="CARCOND_BASIC_AUTH_USER"):
+        provision(api, replace(stack.backend_address, password="wrong"), title)
+
+
+def test_a_backend_that_is_not_there_is_told_as_such(api: LabelStudioApi, title: str) -> None:
+    with pytest.raises(LabelStudioError, match=r"Label Studio cannot reach it at http://127\.0\.0\.1:9"):
+        provision(api, BackendAddress("http://127.0.0.1:9"), title)
+
+
+def test_an_address_that_the_ssrf_guard_closes_is_told_with_the_cure(api: LabelStudioApi, title: str) -> None:
+    with pytest.raises(LabelStudioError, match=r"SSRF guard does not let it call.*USER_ADDITIONAL_BANNED_SUBNETS"):
+        provision(api, BackendAddress("http://10.0.0.1:9090"), title)
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "169.254.169.254", "172.16.0.1", "192.168.0.1", "100.64.0.1"])
+def test_label_studio_may_call_this_machine_and_no_other_inner_network(
+    api: LabelStudioApi, title: str, host: str
+) -> None:
+    project_id, _ = find_or_create_project(api, title)
+    with pytest.raises(LabelStudioError, match="reserved network address"):
+        api.request("POST", "/api/webhooks/", json={"project": project_id, "url": f"http://{host}:9090/webhook"})
+
+
+def test_a_wrong_token_is_told_with_the_setting_to_look_at(stack: Stack, title: str) -> None:
+    stranger = LabelStudioApi(stack.label_studio_url, "0" * 40)
+    with pytest.raises(LabelStudioError, match="LABEL_STUDIO_API_KEY"):
+        provision(stranger, stack.backend_address, title)
+    stranger.close()
+
+
+def test_the_default_label_config_is_understood_whole_and_keeps_the_english_words() -> None:
+    binding = bind_label_config(default_label_config())
+    assert binding.unknown_words == ()
+    for task in TASKS:
+        assert binding.choices[task.key].word_by_class == {c.key: c.en for c in task.classes}
+
+
+def test_a_first_start_lets_people_log_in_with_the_printed_password(stack: Stack) -> None:
+    with httpx.Client(base_url=stack.label_studio_url, trust_env=False) as browser:
+        browser.get("/user/login/")
+        form = {
+            "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+            "email": stack.credentials.label_studio_email,
+            "password": stack.credentials.label_studio_password,
+        }
+        reply = browser.post("/user/login/", data=form, headers={"Referer": f"{stack.label_studio_url}/user/login/"})
+        assert reply.status_code == 302
+        assert browser.get("/api/current-user/whoami").json()["email"] == stack.credentials.label_studio_email
