@@ -83,7 +83,6 @@ class Stack:
         self.credentials: Credentials = load_credentials(self._data)
         self._processes: dict[str, ManagedProcess] = {}
         self._api: LabelStudioApi | None = None
-        self._api: LabelStudioApi | None = None
 
     def __enter__(self) -> Self:
         """Start all servers."""
@@ -259,7 +258,6 @@ class Stack:
 
     def stop(self) -> None:
         """Stop all servers, Redis last: the others still talk to it. Doing it twice is no error."""
-        self._close_api()
         callers = [process for name, process in self._processes.items() if name != "redis"]
         for process in callers:
             process.ask_to_stop()
@@ -269,14 +267,8 @@ class Stack:
             self._processes["redis"].stop()
         self._let_go()
 
-    def _close_api(self) -> None:
-        if self._api is not None:
-            self._api.close()
-            self._api = None
-
     def kill(self) -> None:
         """End all servers at once."""
-        self._close_api()
         for process in self._processes.values():
             process.kill()
         self._let_go()
