@@ -46,7 +46,8 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
     read gets its `problem` written down; one that could not be reached is tried again next time.
 
     Returns:
-        How many photos are left for the next time.
+        How many photos nobody has looked at yet; those that could not be reached are not among them,
+        or a turn would follow a turn for their sake.
     """
     waiting = _waiting(services.store, project_id, encoder_id)
     if not waiting:
@@ -62,7 +63,7 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
             done += len(batch)
             progress("embedding photos", done, len(waiting))
     _group_new_photos(services.store, project_id)
-    return len(waiting) - done
+    return sum(photo.problem is None for photo in waiting[done:])
 
 
 def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:

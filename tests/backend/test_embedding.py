@@ -1,0 +1,173 @@
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from backend.embedding import embed_new_photos
+from backend.services import Services
+from carcond.encoder import find_encoder
+from carcond.images import hamming
+from carcond.split import HOLDOUT
+from carcond.store import TaskMirror
+from carcond.tables import Photo
+from tests.backend.drawings import draw_photo
+from tests.backend.http_server import HttpServer, Reply, Request
+
+PROJECT = 1
+Embed = Callable[..., int]
+
+
+@pytest.fixture
+def embed(services: Services) -> Embed:
+    """One go at a project's photos; returns how many are left."""
+
+    def run(seconds: float = 20.0) -> int:
+        return embed_new_photos(services, PROJECT, services.encoder_id(), seconds, lambda *_: None)
+
+    return run
+
+
+def import_photos(services: Services, urls: Sequence[str]) -> None:
+    mirrors = [TaskMirror(i, url, (), ()) for i, url in enumerate(urls, start=1)]
+    services.store.mirror_tasks(PROJECT, mirrors)
+
+
+def photos(services: Services) -> list[Photo]:
+    return services.store.photos(PROJECT)
+
+
+def embedded(services: Services) -> list[int]:
+    return [int(i) for i in services.store.embeddings(PROJECT, services.encoder_id())[0]]
+
+
+def test_each_photo_is_embedded_as_the_encoder_sees_it(services: Services, server: HttpServer, embed: Embed) -> None:
+    pictures = [draw_photo(i) for i in range(20)]
+    server.answers |= {f"/{i}.jpg": Reply(picture) for i, picture in enumerate(pictures)}
+    import_photos(services, [f"/{i}.jpg" for i in range(20)])
+    assert embed() == 0
+    ids, kept = services.store.embeddings(PROJECT, services.encoder_id())
+    encoder = services.encoder(services.encoder_id())
+    assert ids.tolist() == list(range(1, 21))
+    np.testing.assert_allclose(kept, [encoder.embed_photo(p, 10**6) for p in pictures], rtol=2e-3, atol=1e-4)
+    assert all(photo.phash and photo.problem is None for photo in photos(services))
+
+
+def test_an_embedded_photo_is_not_fetched_again(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers["/a.jpg"] = Reply(draw_photo(1))
+    import_photos(services, ["/a.jpg"])
+    embed()
+    embed()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        (Reply(b"<html>"), "expected a JPEG"),
+        (Reply(b""), "empty"),
+        (Reply(draw_photo(1)[:400]), "damaged"),
+        (Reply(status=404), "404"),
+    ],
+)
+def test_an_unreadable_photo_is_written_down_and_not_tried_again(
+    services: Services, server: HttpServer, embed: Embed, reply: Reply, problem: str
+) -> None:
+    server.answers |= {"/bad.jpg": reply, "/good.jpg": Reply(draw_photo(2))}
+    import_photos(services, ["/bad.jpg", "/good.jpg"])
+    assert embed() == 0
+    assert embedded(services) == [2]
+    bad, good = photos(services)
+    assert problem in (bad.problem or "")
+    assert (bad.retry, good.problem) == (False, None)
+    embed()
+    assert len(server.requests) == 2
+
+
+def test_a_photo_behind_a_closed_door_is_tried_again(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers["/a.jpg"] = Reply(status=401)
+    import_photos(services, ["/a.jpg"])
+    assert embed() == 0
+    assert "401" in (photos(services)[0].problem or "")
+    server.answers["/a.jpg"] = Reply(draw_photo(1))
+    assert embed() == 0
+    assert embedded(services) == [1]
+    assert photos(services)[0].problem is None
+
+
+def test_new_photos_come_before_those_that_failed(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers |= {f"/{i}.jpg": Reply(status=500) for i in range(3)}
+    import_photos(services, [f"/{i}.jpg" for i in range(3)])
+    embed()
+    server.requests.clear()
+    import_photos(services, [f"/{i}.jpg" for i in range(20)])
+    embed(seconds=0.001)
+    assert not {request.path for request in server.requests} & {"/0.jpg", "/1.jpg", "/2.jpg"}
+
+
+def test_photos_that_time_does_not_suffice_for_are_left(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers |= {f"/{i}.jpg": Reply(draw_photo(i)) for i in range(40)}
+    import_photos(services, [f"/{i}.jpg" for i in range(40)])
+    left = embed(seconds=0.001)
+    assert left == 40 - len(embedded(services)) > 0
+    assert embed() == 0
+
+
+def test_failing_photos_are_not_counted_as_left(services: Services, server: HttpServer, embed: Embed) -> None:
+    """A turn follows at once while photos are left: it must not go round for ones that cannot be had."""
+    import_photos(services, [f"/{i}.jpg" for i in range(40)])
+    server.answers |= {f"/{i}.jpg": Reply(status=503) for i in range(40)}
+    embed()
+    assert embed(seconds=0) == 0
+
+
+def test_near_duplicates_share_a_group_and_the_side_of_those_before(
+    services: Services, server: HttpServer, embed: Embed
+) -> None:
+    server.answers |= {"/a.jpg": Reply(draw_photo(1)), "/b.jpg": Reply(draw_photo(2))}
+    import_photos(services, ["/a.jpg", "/b.jpg"])
+    embed()
+    services.store.update_photos(PROJECT, [{"task_id": 1, "side": HOLDOUT}])
+    server.answers["/a-again.jpg"] = Reply(draw_photo(1, damage="intact"))
+    import_photos(services, ["/a.jpg", "/b.jpg", "/a-again.jpg"])
+    embed()
+    first, second, again = photos(services)
+    assert first.group == again.group != second.group
+    assert (again.side, again.drawn) == (HOLDOUT, False)
+
+
+def test_drawn_pictures_are_no_near_duplicates(services: Services, server: HttpServer, embed: Embed) -> None:
+    """Other tests rely on it."""
+    server.answers |= {f"/{i}.jpg": Reply(draw_photo(i)) for i in range(60)}
+    import_photos(services, [f"/{i}.jpg" for i in range(60)])
+    embed()
+    hashes = [int(photo.phash or "", 16) for photo in photos(services)]
+    assert min(hamming(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > 6
+
+
+def test_a_changed_address_is_embedded_anew(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers |= {"/bad.jpg": Reply(b"no photo"), "/good.jpg": Reply(draw_photo(2))}
+    import_photos(services, ["/bad.jpg"])
+    embed()
+    import_photos(services, ["/good.jpg"])
+    embed()
+    assert embedded(services) == [1]
+
+
+def test_the_token_of_label_studio_opens_its_photos(services: Services, server: HttpServer, embed: Embed) -> None:
+    def guarded(request: Request) -> Reply:
+        return Reply(draw_photo(1)) if "authorization" in request.headers else Reply(status=401)
+
+    server.answers["/a.jpg"] = guarded
+    import_photos(services, ["/a.jpg"])
+    embed()
+    assert embedded(services) == [1]
+
+
+def test_progress_is_told(services: Services, server: HttpServer) -> None:
+    server.answers |= {f"/{i}.jpg": Reply(draw_photo(i)) for i in range(20)}
+    import_photos(services, [f"/{i}.jpg" for i in range(20)])
+    told: list[tuple[str, int, int]] = []
+    encoder_id = find_encoder(services.settings.models_dir).name
+    embed_new_photos(services, PROJECT, encoder_id, 20, lambda *stage: told.append(stage))
+    assert told[-1] == ("embedding photos", 20, 20)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+
+from backend.label_config import bind_label_config
+from backend.pool import Pool, RankedPool, chosen_classes, rank_pool
+from carcond.heads import Heads, fit_heads, joint_confidence
+from carcond.selection import EXPLORATION_SLOT
+from carcond.settings import Settings
+from tests.backend.label_configs import DAMAGE_ONLY, ENGLISH
+
+COUNT, DIMENSION = 120, 8
+SETTINGS = Settings(typical_photos=10)
+BINDING = bind_label_config(ENGLISH)
+
+
+def make_pool(labelled: int = 40, drawn: int = 2, count: int = COUNT) -> Pool:
+    embeddings = np.random.default_rng(0).normal(size=(count, DIMENSION)).astype(np.float32)
+    position = np.arange(count)
+    is_drawn = (position >= labelled) & (position < labelled + drawn)
+    reserved = is_drawn | (position == count - 1)  # and a near-duplicate of a drawn one
+    return Pool(position.astype(np.int64) + 1, embeddings, position >= labelled, reserved, is_drawn)
+
+
+@pytest.fixture(scope="module")
+def heads() -> Heads:
+    embeddings = make_pool().embeddings
+    classes = {
+        "cleanliness": np.digitize(embeddings[:, 0], [-0.5, 0.5]).astype(np.int64),
+        "damage": (embeddings[:, 1] > 0).astype(np.int64),
+    }
+    return fit_heads("tiny", embeddings, classes)
+
+
+def ids(ranked: RankedPool) -> list[int]:
+    return [draft.task_id for draft in (*ranked.queue, *ranked.rest)]
+
+
+def test_every_unlabelled_photo_gets_one_prediction(heads: Heads) -> None:
+    ranked = rank_pool(make_pool(), heads, "carcond-0001", BINDING, SETTINGS)
+    assert sorted(ids(ranked)) == list(range(41, COUNT + 1))
+    assert len(ranked.queue) == SETTINGS.queue_size
+
+
+def test_scores_are_the_joint_confidence_and_results_the_most_probable_classes(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank_pool(pool, heads, "carcond-0001", BINDING, SETTINGS)
+    probabilities = heads.probabilities(pool.embeddings)
+    confidence, classes = joint_confidence(probabilities), chosen_classes(probabilities)
+    for draft in (*ranked.queue, *ranked.rest):
+        assert draft.score == pytest.approx(confidence[draft.task_id - 1], abs=1e-6)
+        assert draft.result == BINDING.result(classes[draft.task_id - 1])
+        assert draft.model_version == "carcond-0001"
+
+
+def test_the_queue_is_made_of_the_most_uncertain_photos(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank_pool(pool, heads, "carcond-0001", BINDING, SETTINGS)
+    confidence = joint_confidence(heads.probabilities(pool.embeddings))
+    eligible = np.flatnonzero(pool.unlabelled & ~pool.reserved)
+    limit = np.sort(confidence[eligible])[SETTINGS.queue_size * SETTINGS.candidate_factor - 1]
+    assert all(draft.score <= limit + 1e-6 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT)
+
+
+def test_the_rest_goes_from_unsure_to_sure(heads: Heads) -> None:
+    scores = [draft.score for draft in rank_pool(make_pool(), heads, "carcond-0001", BINDING, SETTINGS).rest]
+    assert scores == sorted(scores)
+
+
+def test_the_exploration_slot_holds_the_drawn_photos_and_no_others(heads: Heads) -> None:
+    ranked = rank_pool(make_pool(drawn=3), heads, "carcond-0001", BINDING, SETTINGS)
+    in_slot = {draft.task_id for draft in (*ranked.queue, *ranked.rest) if draft.slot == EXPLORATION_SLOT}
+    assert in_slot == {41, 42, 43}
+    assert in_slot <= {draft.task_id for draft in ranked.queue}
+
+
+def test_a_near_duplicate_of_a_drawn_photo_is_never_asked_for(heads: Heads) -> None:
+    for model in (heads, None):
+        ranked = rank_pool(make_pool(), model, "carcond-0001", BINDING, SETTINGS)
+        assert COUNT not in {draft.task_id for draft in ranked.queue}
+
+
+def test_the_queue_begins_with_one_photo_of_each_slot(heads: Heads) -> None:
+    ranked = rank_pool(make_pool(), heads, "carcond-0001", BINDING, SETTINGS)
+    assert len({draft.slot for draft in ranked.queue[: ranked.round_length]}) == ranked.round_length > 1
+
+
+def test_without_a_model_typical_photos_come_with_empty_results() -> None:
+    ranked = rank_pool(make_pool(labelled=0), None, "carcond-0000", BINDING, SETTINGS)
+    assert all(draft.result == [] for draft in (*ranked.queue, *ranked.rest))
+    assert all(0 <= draft.score < 0.01 for draft in ranked.queue)
+    by_slot = [d.score for d in ranked.rest]
+    assert by_slot == sorted(by_slot)
+
+
+def test_below_the_threshold_of_labels_typical_photos_are_asked_for(heads: Heads) -> None:
+    pool = make_pool(labelled=5)
+    early = rank_pool(pool, heads, "carcond-0001", BINDING, Settings(typical_photos=6))
+    cold = rank_pool(pool, None, "carcond-0001", BINDING, Settings(typical_photos=6))
+    late = rank_pool(pool, heads, "carcond-0001", BINDING, Settings(typical_photos=5))
+    assert {d.task_id for d in early.queue} == {d.task_id for d in cold.queue} != {d.task_id for d in late.queue}
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+@pytest.mark.parametrize(
+    ("count", "labelled", "drawn"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (2, 0, 2), (3, 0, 1), (5, 5, 0)]
+)
+def test_small_pools_are_ranked_whole(heads: Heads, with_model: bool, count: int, labelled: int, drawn: int) -> None:
+    pool = make_pool(labelled, drawn, count)
+    ranked = rank_pool(pool, heads if with_model else None, "carcond-0001", BINDING, SETTINGS)
+    assert sorted(ids(ranked)) == list(range(labelled + 1, count + 1))
+
+
+def test_equal_photos_are_ranked(heads: Heads) -> None:
+    pool = make_pool(0, 0, 30)
+    same = Pool(pool.task_ids, np.ones_like(pool.embeddings), pool.unlabelled, pool.reserved, pool.drawn)
+    assert len(ids(rank_pool(same, heads, "carcond-0001", BINDING, SETTINGS))) == 30
+
+
+def test_the_config_decides_which_tasks_are_predicted(heads: Heads) -> None:
+    ranked = rank_pool(make_pool(), heads, "carcond-0001", bind_label_config(DAMAGE_ONLY), SETTINGS)
+    assert {region["from_name"] for draft in ranked.queue for region in draft.result} == {"damage"}
+
+
+def test_the_same_pool_is_ranked_the_same(heads: Heads) -> None:
+    pool = make_pool()
+    assert rank_pool(pool, heads, "v", BINDING, SETTINGS) == rank_pool(pool, heads, "v", BINDING, SETTINGS)
+
+
+def test_the_chosen_class_is_the_most_probable_one() -> None:
+    probabilities = {
+        "cleanliness": np.array([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]], dtype=np.float32),
+        "damage": np.array([[0.4, 0.6], [0.70001, 0.29999]], dtype=np.float32),
+    }
+    assert chosen_classes(probabilities) == [
+        {"cleanliness": ("slightly_dirty", 0.5), "damage": ("damaged", 0.6)},
+        {"cleanliness": ("clean", 0.9), "damage": ("intact", 0.7)},
+    ]
