@@ -62,8 +62,9 @@ class TurnReport:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What the store knows of a project at one moment."""
+    """What the store knows of a project at one moment; embeddings are those of one encoder."""
 
+    encoder_id: str
     photos: Sequence[Photo]
     labels: Mapping[int, MergedLabel]
     skipped: set[int]
@@ -98,12 +99,15 @@ class Loop:
         watch = _Stopwatch()
         project, binding = self._read()
         watch.lap("read")
-        encoder_id = self._services.encoder_id()
-        left = embed_new_photos(self._services, self._project_id, encoder_id, _EMBEDDING_SECONDS, self._progress)
+        newest = self._services.encoder_id()
+        left = embed_new_photos(self._services, self._project_id, newest, _EMBEDDING_SECONDS, self._progress)
         watch.lap("embed")
-        snapshot = self._snapshot(encoder_id)
+        # A new encoder takes over once it has seen all photos: half of them would make a worse version.
+        snapshot = self._snapshot(self._serving_encoder() if left else newest)
         self._keep_sides(settle_sides(snapshot.photos, snapshot.labels))
-        version, refitted = self._refit(snapshot, encoder_id)
+        version, refitted = self._refit(snapshot)
+        if version and version.heads.encoder_id != snapshot.encoder_id:
+            snapshot = self._snapshot(version.heads.encoder_id)
         watch.lap("refit")
         self._explore(snapshot)
         ranked = self._rank(snapshot, version, binding)
@@ -125,7 +129,7 @@ class Loop:
             How many predictions are still to be moved.
         """
         _, binding = self._read()
-        snapshot = self._snapshot(self._services.encoder_id())
+        snapshot = self._snapshot(self._serving_encoder())
         ranked = self._rank(snapshot, self._registry.current(), binding)
         drafts = [*ranked.queue, *ranked.rest, *self._unreadable(snapshot, ranked)]
         left = self._publisher.refresh(self._not_current(drafts), interrupted)
@@ -140,21 +144,25 @@ class Loop:
         sync_project(self._services.api, self._store, project, binding)
         return project, binding
 
+    def _serving_encoder(self) -> str:
+        version = self._registry.current()
+        return version.heads.encoder_id if version else self._services.encoder_id()
+
     def _snapshot(self, encoder_id: str) -> _Snapshot:
         annotations = self._store.annotations(self._project_id)
         labels = merge_annotations(annotations)
         skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
         task_ids, embeddings = self._store.embeddings(self._project_id, encoder_id)
-        return _Snapshot(self._store.photos(self._project_id), labels, skipped, task_ids, embeddings)
+        return _Snapshot(encoder_id, self._store.photos(self._project_id), labels, skipped, task_ids, embeddings)
 
     def _keep_sides(self, photos: Sequence[Photo]) -> None:
         changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]
         self._store.update_photos(self._project_id, changes)
 
-    def _refit(self, snapshot: _Snapshot, encoder_id: str) -> tuple[Version | None, bool]:
+    def _refit(self, snapshot: _Snapshot) -> tuple[Version | None, bool]:
         """The serving version, and whether it was made just now."""
         labelled = labelled_set(snapshot.photos, snapshot.labels, snapshot.task_ids, snapshot.embeddings)
-        current = self._registry.current()
+        current, encoder_id = self._registry.current(), snapshot.encoder_id
         fingerprint = labelled.fingerprint(encoder_id)
         if current and current.card.get("fingerprint") == fingerprint:
             return current, False
