@@ -48,7 +48,10 @@ class LoopWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """Called by RQ at the start and then between jobs."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # rq leaves it untyped
-        reconcile(self._job_queue, self._services.store.project_ids())
+        projects = self._services.store.project_ids()
+        # Jobs run in forks of this process, which must not share an open connection to the database.
+        self._services.store.close()
+        reconcile(self._job_queue, projects)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Runs in the fork: it must not outlive a killed worker, or two turns of a project would run."""
