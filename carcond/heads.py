@@ -23,14 +23,15 @@ UNKNOWN = -1
 """Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""
 
 # Logit of a class that no label has shown yet: such a class gets a probability of about zero,
-# since nothing is known of how it looks.
-_UNSEEN_LOGIT = -30.0
+# since nothing is known of how it looks. So low that no temperature lifts it.
+_UNSEEN_LOGIT = -1e4
 # Strength of the L2 penalty on centred and scaled embeddings, as the inverse that scikit-learn calls C.
 _INVERSE_PENALTY = 0.01
 _FOLDS = 5
 # Fewer labels than this of the second most frequent class are too few to choose a temperature on.
 _MIN_PER_CLASS = 3
 _TEMPERATURES = (0.05, 20.0)
+_NOTHING: IntArray = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class Heads:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise RegistryError(f"heads cannot be read from {path}: {error}") from error
+        if not keys:
+            raise RegistryError(f"expected a head of {' or '.join(TASK_BY_KEY)} in {path}, got {sorted(tensors)}")
         return cls(metadata.get("encoder_id", ""), {key: _restore(key, tensors, metadata, path) for key in keys})
 
 
@@ -107,13 +110,18 @@ def _restore(key: str, tensors: Mapping[str, FloatArray], metadata: Mapping[str,
         raise RegistryError(
             f"{path} was written for the classes {written} of {key}, this program has {task.class_keys}"
         )
-    return Head(
-        task,
-        tensors[f"{key}.weight"],
-        tensors[f"{key}.bias"],
-        float(tensors[f"{key}.temperature"][0]),
-        bool(tensors[f"{key}.cross_fitted"][0]),
-    )
+    names = ("weight", "bias", "temperature", "cross_fitted")
+    missing = [name for name in names if f"{key}.{name}" not in tensors]
+    if missing:
+        raise RegistryError(f"the head of {key} in {path} is incomplete: {', '.join(missing)} not found")
+    weight, bias, temperature, cross_fitted = (tensors[f"{key}.{name}"] for name in names)
+    count = len(task.classes)
+    if weight.ndim != 2 or len(weight) != count or bias.shape != (count,) or not np.all(temperature > 0):
+        raise RegistryError(
+            f"expected {key}.weight ({count}, D), {key}.bias ({count},) and a temperature above 0 in {path}, "
+            f"got {weight.shape}, {bias.shape} and {temperature}"
+        )
+    return Head(task, weight, bias, float(temperature[0]), bool(cross_fitted[0]))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
@@ -151,14 +159,17 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
     Raises:
         NotEnoughLabelsError: no task has labels of two classes.
     """
+    # Imported here: only fitting needs it.
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
     by_task = {}
-    for task in TASKS:
-        indices = classes.get(task.key)
-        if indices is None:
-            continue
-        known = indices != UNKNOWN
-        if len(np.unique(indices[known])) >= 2:
-            by_task[task.key] = _fit_head(task, embeddings[known], indices[known], seed)
+    # Many small products: on cores that others use too, threads waiting for each other take eight times as long.
+    with threadpool_limits(limits=1):
+        for task in TASKS:
+            indices = classes.get(task.key, _NOTHING)
+            known = indices != UNKNOWN
+            if len(np.unique(indices[known])) >= 2:
+                by_task[task.key] = _fit_head(task, embeddings[known], indices[known], seed)
     if not by_task:
         counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
         raise NotEnoughLabelsError(
@@ -230,16 +241,17 @@ def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
     Returns:
         A value between 0.05 and 20; above 1 the head was too sure of itself.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - only fitting needs it
+    # Imported here: only fitting needs them.
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415
+    from scipy.special import log_softmax  # noqa: PLC0415
 
     # A class that a fold never saw has a constant logit: no temperature can mend it.
-    usable = logits[np.arange(len(indices)), indices] > _UNSEEN_LOGIT
-    logits, indices = logits[usable], indices[usable]
+    usable = logits[np.arange(len(indices)), indices] != _UNSEEN_LOGIT
+    logits, indices = logits[usable].astype(np.float64), indices[usable]
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logits / np.float32(np.exp(log_temperature)))
-        right = probabilities[np.arange(len(indices)), indices]
-        return -float(np.log(np.maximum(right, 1e-12)).mean())
+        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(likelihood[np.arange(len(indices)), indices].mean())
 
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))

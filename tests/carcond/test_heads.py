@@ -1,0 +1,367 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from scipy.special import logsumexp
+from scipy.special import softmax as reference_softmax
+from sklearn.linear_model import LogisticRegression
+
+from carcond.errors import NotEnoughLabelsError, RegistryError
+from carcond.heads import (
+    UNKNOWN,
+    FloatArray,
+    Head,
+    Heads,
+    IntArray,
+    fit_heads,
+    fit_temperature,
+    joint_confidence,
+    softmax,
+)
+from carcond.taxonomy import CLEANLINESS, DAMAGE, TASKS, Task
+
+
+def draw_set(count: int, class_count: int, dimension: int = 24, seed: int = 0) -> tuple[FloatArray, IntArray]:
+    """Embeddings with a class-dependent mean, a common offset and unequal class sizes."""
+    rng = np.random.default_rng(seed)
+    shares = np.arange(1, class_count + 1) / np.arange(1, class_count + 1).sum()
+    indices = rng.choice(class_count, size=count, p=shares)
+    indices[:class_count] = np.arange(class_count)
+    centres = rng.normal(size=(class_count, dimension))
+    embeddings = 3 + 0.5 * centres[indices] + rng.normal(size=(count, dimension))
+    return embeddings.astype(np.float32), indices.astype(np.int64)
+
+
+def uncalibrated(head: Head, embeddings: FloatArray) -> FloatArray:
+    return softmax(head.logits(embeddings))
+
+
+@pytest.fixture
+def heads() -> Heads:
+    embeddings, cleanliness = draw_set(60, 3)
+    return fit_heads("tiny", embeddings, {"cleanliness": cleanliness, "damage": (cleanliness > 1).astype(np.int64)})
+
+
+# Fitting
+
+
+@pytest.mark.parametrize("count", [8, 40, 300])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.key)
+def test_probabilities_at_temperature_one_are_those_of_scikit_learn(task: Task, count: int) -> None:
+    embeddings, indices = draw_set(count, len(task.classes))
+    head = fit_heads("tiny", embeddings, {task.key: indices}).by_task[task.key]
+
+    scaled = (embeddings - embeddings.mean(axis=0)) / np.sqrt(embeddings.var(axis=0).mean())
+    reference = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000, tol=1e-8).fit(
+        scaled.astype(np.float64), indices
+    )
+    np.testing.assert_allclose(uncalibrated(head, embeddings), reference.predict_proba(scaled), atol=3e-3)
+
+
+def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(heads: Heads) -> None:
+    embeddings, _ = draw_set(20, 3, seed=1)
+    for key, probabilities in heads.probabilities(embeddings).items():
+        head = heads.by_task[key]
+        logits = embeddings.astype(np.float64) @ head.weight.T.astype(np.float64) + head.bias
+        np.testing.assert_allclose(probabilities, reference_softmax(logits / head.temperature, axis=1), atol=1e-4)
+
+
+def test_two_fits_on_the_same_labels_are_equal_to_the_last_bit() -> None:
+    embeddings, indices = draw_set(120, 3)
+    first, second = (fit_heads("tiny", embeddings.copy(), {"cleanliness": indices.copy()}) for _ in range(2))
+    one, other = first.by_task["cleanliness"], second.by_task["cleanliness"]
+    assert one.weight.tobytes() == other.weight.tobytes()
+    assert one.bias.tobytes() == other.bias.tobytes()
+    assert one.temperature == other.temperature
+
+
+def test_photos_with_an_unknown_label_do_not_touch_the_head() -> None:
+    embeddings, indices = draw_set(50, 2)
+    expected = fit_heads("tiny", embeddings, {"damage": indices}).by_task["damage"]
+    strangers = np.full((30, embeddings.shape[1]), 100, dtype=np.float32)
+    masked = fit_heads(
+        "tiny",
+        np.concatenate([strangers, embeddings]),
+        {"damage": np.concatenate([np.full(30, UNKNOWN), indices])},
+    ).by_task["damage"]
+    np.testing.assert_array_equal(masked.weight, expected.weight)
+    np.testing.assert_array_equal(masked.bias, expected.bias)
+    assert masked.temperature == expected.temperature
+
+
+def test_each_head_masks_its_own_unknown_labels() -> None:
+    embeddings, cleanliness = draw_set(60, 3)
+    damage = (cleanliness == 0).astype(np.int64)
+    damage[:30] = UNKNOWN
+    together = fit_heads("tiny", embeddings, {"cleanliness": cleanliness, "damage": damage})
+    alone = fit_heads("tiny", embeddings[30:], {"damage": damage[30:]})
+    np.testing.assert_array_equal(together.by_task["damage"].weight, alone.by_task["damage"].weight)
+
+
+@pytest.mark.parametrize("present", [(0, 1), (0, 2), (1, 2)])
+def test_a_class_that_no_label_has_shown_gets_a_probability_of_about_zero(present: tuple[int, int]) -> None:
+    embeddings, indices = draw_set(40, 2)
+    head = fit_heads("tiny", embeddings, {"cleanliness": np.array(present)[indices]}).by_task["cleanliness"]
+    (unseen,) = {0, 1, 2} - set(present)
+    assert head.probabilities(embeddings)[:, unseen].max() < 1e-6
+
+
+def test_an_unseen_class_stays_at_zero_at_the_highest_temperature() -> None:
+    embeddings, indices = draw_set(40, 2)
+    fitted = fit_heads("tiny", embeddings, {"cleanliness": indices}).by_task["cleanliness"]
+    hot = Head(fitted.task, fitted.weight, fitted.bias, temperature=20.0, cross_fitted=True)
+    assert hot.probabilities(embeddings)[:, 2].max() < 1e-6
+
+
+def test_a_task_with_one_labelled_class_has_no_head() -> None:
+    embeddings, indices = draw_set(20, 2)
+    heads = fit_heads("tiny", embeddings, {"cleanliness": np.zeros(20, dtype=np.int64), "damage": indices})
+    assert set(heads.by_task) == {"damage"}
+
+
+@pytest.mark.parametrize("index", [0, UNKNOWN])
+def test_no_task_with_two_labelled_classes_is_not_enough(index: int) -> None:
+    embeddings, _ = draw_set(10, 2)
+    with pytest.raises(NotEnoughLabelsError, match="at least two classes"):
+        fit_heads("tiny", embeddings, {"cleanliness": np.full(10, index), "damage": np.full(10, UNKNOWN)})
+
+
+def test_no_photo_at_all_is_not_enough() -> None:
+    with pytest.raises(NotEnoughLabelsError, match="at least two classes"):
+        fit_heads("tiny", np.zeros((0, 0), dtype=np.float32), {"damage": np.zeros(0, dtype=np.int64)})
+
+
+def test_one_photo_of_each_class_is_enough_and_leaves_the_temperature_at_one() -> None:
+    embeddings, _ = draw_set(2, 2)
+    head = fit_heads("tiny", embeddings, {"damage": np.array([0, 1])}).by_task["damage"]
+    assert head.temperature == 1.0
+    assert not head.cross_fitted
+    np.testing.assert_array_equal(head.probabilities(embeddings).argmax(axis=1), [0, 1])
+
+
+def test_the_temperature_is_chosen_once_two_classes_have_three_labels_each() -> None:
+    embeddings, _ = draw_set(6, 2)
+    few = fit_heads("tiny", embeddings[:5], {"damage": np.array([0, 0, 0, 1, 1])})
+    enough = fit_heads("tiny", embeddings, {"damage": np.array([0, 0, 0, 1, 1, 1])})
+    assert not few.by_task["damage"].cross_fitted
+    assert enough.by_task["damage"].cross_fitted
+
+
+def test_a_class_rarer_than_the_folds_is_learnt_all_the_same() -> None:
+    embeddings, indices = draw_set(41, 2)
+    indices[40] = 2
+    embeddings[40] += 8
+    head = fit_heads("tiny", embeddings, {"cleanliness": indices}).by_task["cleanliness"]
+    assert head.cross_fitted
+    assert head.probabilities(embeddings[40:]).argmax() == 2
+
+
+def test_equal_embeddings_of_two_classes_give_an_even_chance() -> None:
+    embeddings = np.full((8, 5), 0.25, dtype=np.float32)
+    heads = fit_heads("tiny", embeddings, {"damage": np.array([0, 1] * 4)})
+    np.testing.assert_allclose(heads.probabilities(embeddings)["damage"], 0.5, atol=1e-4)
+
+
+# Calibration
+
+
+def nll(logits: FloatArray, indices: IntArray, temperature: float) -> float:
+    scaled = logits.astype(np.float64) / temperature
+    return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(indices)), indices]).mean())
+
+
+def sample_logits(sharpness: float, seed: int = 0, count: int = 2000) -> tuple[FloatArray, IntArray]:
+    """Logits that are `sharpness` times those the classes were drawn from."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(scale=1.5, size=(count, 3))
+    indices = np.array([rng.choice(3, p=row) for row in reference_softmax(honest, axis=1)])
+    return (sharpness * honest).astype(np.float32), indices
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 3.0, 10.0])
+def test_the_temperature_is_that_of_a_slow_grid_search(sharpness: float) -> None:
+    logits, indices = sample_logits(sharpness)
+    grid = np.geomspace(0.05, 20, 400)
+    best = grid[np.argmin([nll(logits, indices, temperature) for temperature in grid])]
+    assert fit_temperature(logits, indices) == pytest.approx(best, rel=0.01)
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 3.0, 10.0])
+def test_the_temperature_undoes_logits_that_are_too_sharp_or_too_flat(sharpness: float) -> None:
+    assert fit_temperature(*sample_logits(sharpness)) == pytest.approx(sharpness, rel=0.1)
+
+
+def test_calibration_improves_the_likelihood_of_new_photos_when_the_head_was_too_sure() -> None:
+    temperature = fit_temperature(*sample_logits(5.0, seed=0))
+    logits, indices = sample_logits(5.0, seed=1)
+    assert temperature > 1
+    assert nll(logits, indices, temperature) < nll(logits, indices, 1.0) - 0.1
+
+
+def test_logits_that_are_never_wrong_get_the_lowest_temperature() -> None:
+    logits, _ = sample_logits(1.0)
+    assert fit_temperature(logits, logits.argmax(axis=1)) == pytest.approx(0.05, rel=0.01)
+
+
+def test_logits_that_are_always_wrong_get_the_highest_temperature() -> None:
+    logits, _ = sample_logits(1.0)
+    assert fit_temperature(logits, logits.argmin(axis=1)) == pytest.approx(20, rel=0.01)
+
+
+def test_a_photo_that_the_head_got_badly_wrong_counts() -> None:
+    logits, indices = sample_logits(40.0)
+    assert (logits[np.arange(len(indices)), indices] < -30).any()
+    assert fit_temperature(logits, indices) == pytest.approx(20, rel=0.01)
+
+
+def test_a_photo_whose_class_its_fold_never_saw_does_not_count() -> None:
+    logits, indices = sample_logits(2.0)
+    unseen = np.array([[1.0, -1.0, -1e4]] * 200, dtype=np.float32)
+    with_unseen = fit_temperature(np.concatenate([logits, unseen]), np.concatenate([indices, np.full(200, 2)]))
+    assert with_unseen == fit_temperature(logits, indices)
+
+
+def test_the_fitted_temperature_makes_probabilities_honest_on_new_photos() -> None:
+    embeddings, indices = draw_set(4000, 3)
+    head = fit_heads("tiny", embeddings[:1000], {"cleanliness": indices[:1000]}).by_task["cleanliness"]
+    logits = head.logits(embeddings[1000:])
+    assert nll(logits, indices[1000:], head.temperature) <= nll(logits, indices[1000:], 1.0)
+
+
+# Probabilities
+
+
+def test_softmax_is_scipys() -> None:
+    logits = np.random.default_rng(0).normal(scale=20, size=(50, 3)).astype(np.float32)
+    np.testing.assert_allclose(softmax(logits), reference_softmax(logits.astype(np.float64), axis=1), atol=1e-6)
+
+
+def test_softmax_of_huge_logits_does_not_overflow() -> None:
+    logits = np.array([[1e30, 0, -1e30], [-1e30, -1e30, -1e30]], dtype=np.float32)
+    np.testing.assert_allclose(softmax(logits), np.array([[1, 0, 0], [1 / 3] * 3]), rtol=1e-6)
+
+
+def test_joint_confidence_is_the_product_that_a_plain_loop_gives(heads: Heads) -> None:
+    embeddings, _ = draw_set(30, 3, seed=2)
+    probabilities = heads.probabilities(embeddings)
+    dirt, damage = probabilities["cleanliness"], probabilities["damage"]
+    expected = np.array([float(dirt[i].max()) * float(damage[i].max()) for i in range(30)])
+    np.testing.assert_allclose(joint_confidence(probabilities), expected, rtol=1e-6)
+
+
+def test_a_task_without_a_head_counts_as_a_guess_among_its_classes() -> None:
+    damage = np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32)
+    np.testing.assert_allclose(joint_confidence({"damage": damage}), [0.3, 0.2], rtol=1e-6)
+
+
+def test_joint_confidence_leaves_the_probabilities_as_they_were() -> None:
+    damage = np.array([[0.9, 0.1]], dtype=np.float32)
+    joint_confidence({"damage": damage})
+    np.testing.assert_array_equal(damage, np.array([[0.9, 0.1]], dtype=np.float32))
+
+
+def test_joint_confidence_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one task"):
+        joint_confidence({})
+
+
+def test_heads_of_no_photo_give_empty_probabilities(heads: Heads) -> None:
+    probabilities = heads.probabilities(np.zeros((0, 24), dtype=np.float32))
+    assert {key: rows.shape for key, rows in probabilities.items()} == {"cleanliness": (0, 3), "damage": (0, 2)}
+    assert joint_confidence(probabilities).shape == (0,)
+
+
+# Saving and loading
+
+
+def test_loaded_heads_are_the_saved_ones(heads: Heads, tmp_path: Path) -> None:
+    heads.save(tmp_path / "heads.safetensors")
+    loaded = Heads.load(tmp_path / "heads.safetensors")
+    assert loaded.encoder_id == "tiny"
+    assert list(loaded.by_task) == list(heads.by_task)
+    for key, head in heads.by_task.items():
+        copy = loaded.by_task[key]
+        assert copy.task is head.task
+        np.testing.assert_array_equal(copy.weight, head.weight)
+        np.testing.assert_array_equal(copy.bias, head.bias)
+        assert copy.temperature == pytest.approx(head.temperature, rel=1e-6)
+        assert copy.cross_fitted == head.cross_fitted
+
+
+def test_heads_of_one_task_are_saved_without_the_other(tmp_path: Path) -> None:
+    embeddings, indices = draw_set(20, 2)
+    fit_heads("tiny", embeddings, {"damage": indices}).save(tmp_path / "heads.safetensors")
+    assert set(Heads.load(tmp_path / "heads.safetensors").by_task) == {"damage"}
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match=r"nothing\.safetensors"):
+        Heads.load(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{broken"])
+def test_a_file_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "heads.safetensors").write_bytes(content)
+    with pytest.raises(RegistryError, match="cannot be read"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_file_cut_off_is_refused(part: float, heads: Heads, tmp_path: Path) -> None:
+    path = tmp_path / "heads.safetensors"
+    heads.save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    with pytest.raises(RegistryError, match="cannot be read"):
+        Heads.load(path)
+
+
+def rewrite(
+    heads: Heads, path: Path, changes: Mapping[str, FloatArray | None], classes: str = "intact,damaged"
+) -> None:
+    """Save the head of damage with some tensors replaced, or left out where None."""
+    heads.save(path)
+    tensors = {name: tensor for name, tensor in load_file(path).items() if name.startswith("damage")}
+    tensors |= {f"damage.{name}": tensor for name, tensor in changes.items() if tensor is not None}
+    kept = {name: t for name, t in tensors.items() if changes.get(name.partition(".")[2], t) is not None}
+    save_file(kept, path, metadata={"encoder_id": "tiny", "damage.classes": classes})
+
+
+def test_heads_written_for_other_classes_are_refused(heads: Heads, tmp_path: Path) -> None:
+    rewrite(heads, tmp_path / "heads.safetensors", {}, classes="intact,scratched")
+    with pytest.raises(RegistryError, match="scratched"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+@pytest.mark.parametrize("name", ["bias", "temperature", "cross_fitted"])
+def test_an_incomplete_head_is_refused(name: str, heads: Heads, tmp_path: Path) -> None:
+    rewrite(heads, tmp_path / "heads.safetensors", {name: None})
+    with pytest.raises(RegistryError, match=f"incomplete: {name}"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("weight", (3, 24)), ("weight", (48,)), ("bias", (3,)), ("bias", (2, 1)), ("temperature", (1,))]
+)
+def test_a_head_of_the_wrong_shape_or_temperature_is_refused(
+    name: str, shape: tuple[int, ...], heads: Heads, tmp_path: Path
+) -> None:
+    rewrite(heads, tmp_path / "heads.safetensors", {name: np.zeros(shape, dtype=np.float32)})
+    with pytest.raises(RegistryError, match=r"expected damage\.weight \(2, D\)"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+def test_a_file_without_any_head_is_refused(tmp_path: Path) -> None:
+    save_file({"other": np.zeros(1, dtype=np.float32)}, tmp_path / "heads.safetensors")
+    with pytest.raises(RegistryError, match="expected a head of cleanliness or damage"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+def test_the_head_is_linear_so_that_maps_of_it_average_to_its_logits(heads: Heads) -> None:
+    maps = np.random.default_rng(3).normal(size=(24, 7, 7)).astype(np.float32)
+    for task in (CLEANLINESS, DAMAGE):
+        head = heads.by_task[task.key]
+        activation = np.tensordot(head.weight, maps, axes=1)
+        logits = head.logits(maps.mean(axis=(1, 2))[np.newaxis])[0]
+        np.testing.assert_allclose(activation.mean(axis=(1, 2)) + head.bias, logits, atol=1e-4)
