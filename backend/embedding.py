@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 16
 _FETCHERS = 4
+# A photo that cannot be reached must not hold up every turn: its tries grow rarer.
+_FIRST_WAIT_S = 30.0
+_LONGEST_WAIT_S = 3600.0
 
 Progress = Callable[[str, int, int], None]
 """Told the name of a stage, how much of it is done, and how much there is."""
@@ -36,7 +40,7 @@ class SeenPhoto:
     pixels: FloatArray | None = None
     phash: int = 0
     problem: str = ""
-    retry: bool = False
+    transient: bool = False
 
 
 def embed_new_photos(services: Services, project_id: int, encoder_id: str, seconds: float, progress: Progress) -> int:
@@ -59,7 +63,9 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
     with ThreadPoolExecutor(_FETCHERS) as pool:
         while done < len(waiting) and time.monotonic() < deadline:
             batch = waiting[done : done + _BATCH]
-            _keep(services.store, project_id, encoder, list(pool.map(see, batch)))
+            _keep(
+                services.store, project_id, encoder, list(pool.map(see, batch)), {p.task_id: p.failures for p in batch}
+            )
             done += len(batch)
             progress("embedding photos", done, len(waiting))
     _group_new_photos(services.store, project_id)
@@ -70,7 +76,12 @@ def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
     """Photos to embed: new ones first, then those that could not be reached before."""
     kept, _ = store.embeddings(project_id, encoder_id)
     have = set(kept.tolist())
-    photos = [p for p in store.photos(project_id) if p.task_id not in have and p.retry]
+    now = time.time()
+    photos = [
+        photo
+        for photo in store.photos(project_id)
+        if photo.task_id not in have and photo.retry_at is not None and photo.retry_at <= now
+    ]
     return sorted(photos, key=lambda photo: photo.problem is not None)
 
 
@@ -78,13 +89,15 @@ def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo)
     try:
         image = decode_photo(fetcher.fetch(photo.url), target=encoder.spec.size, max_pixels=max_pixels)
     except PhotoFetchError as error:
-        return SeenPhoto(photo.task_id, problem=str(error), retry=error.transient)
+        return SeenPhoto(photo.task_id, problem=str(error), transient=error.transient)
     except UnreadableImageError as error:
         return SeenPhoto(photo.task_id, problem=str(error))
     return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image))
 
 
-def _keep(store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto]) -> None:
+def _keep(
+    store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto], failures: Mapping[int, int]
+) -> None:
     good = [photo for photo in seen if photo.pixels is not None]
     if good:
         embeddings = encoder.embed(np.stack([photo.pixels for photo in good if photo.pixels is not None]))
@@ -95,10 +108,17 @@ def _keep(store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPh
     for photo in seen:
         if photo.pixels is None:
             logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
-            changes.append({"task_id": photo.task_id, "problem": photo.problem, "retry": photo.retry})
+            changes.append({"task_id": photo.task_id, **_failure(photo, failures[photo.task_id] + 1)})
         else:
             changes.append({"task_id": photo.task_id, "problem": None, "phash": f"{photo.phash:016x}"})
     store.update_photos(project_id, changes)
+
+
+def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
+    """What is written down about a photo that could not be had: each try waits twice as long as the one before."""
+    wait_s = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
+    retry_at = time.time() + wait_s if photo.transient else None
+    return {"problem": photo.problem, "failures": failures, "retry_at": retry_at}
 
 
 def _group_new_photos(store: Store, project_id: int) -> None:

@@ -216,7 +216,7 @@ class Loop:
         if not ranked.queue or ranked.queue[0].model_version == COLD_START_VERSION:
             return []
         embedded = set(snapshot.task_ids.tolist())
-        unreadable = [p.task_id for p in snapshot.photos if p.problem and not p.retry and p.task_id not in embedded]
+        unreadable = [p.task_id for p in snapshot.photos if p.problem and p.task_id not in embedded]
         return [
             PredictionDraft(task_id, [], 0.0, COLD_START_VERSION, None)
             for task_id in unreadable

@@ -68,7 +68,7 @@ def main() -> None:
     for module in _USED_BY_JOBS:
         importlib.import_module(module)
     try:
-        LoopWorker(get_job_queue(), get_services()).work()
+        LoopWorker(get_job_queue(), get_services()).work(logging_level="WARNING")
     except (CarcondError, RedisError) as error:
         sys.exit(f"the worker cannot run: {error}")
 

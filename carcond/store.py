@@ -111,7 +111,8 @@ class Store:
         photo.gone = False
         if photo.url != task.url:
             # Another picture: its embedding is stale, but its side of the split stays.
-            photo.url, photo.problem, photo.retry, photo.phash = task.url, None, True, None
+            photo.url, photo.problem, photo.phash = task.url, None, None
+            photo.failures, photo.retry_at = 0, 0.0
             session.execute(
                 delete(Embedding).where(Embedding.project_id == project_id, Embedding.task_id == task.task_id)
             )

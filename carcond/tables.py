@@ -38,9 +38,10 @@ class Photo(Base):
     side: Mapped[str | None]
     # Drawn at random into the hold-out, rather than there because a near-duplicate was drawn.
     drawn: Mapped[bool] = mapped_column(default=False)
-    # Why the photo cannot be used, and whether fetching it again may help.
+    # Why the photo cannot be used, how often it was tried, and when (Unix time) it is worth trying again.
     problem: Mapped[str | None]
-    retry: Mapped[bool] = mapped_column(default=True)
+    failures: Mapped[int] = mapped_column(default=0)
+    retry_at: Mapped[float | None] = mapped_column(default=0.0)
     gone: Mapped[bool] = mapped_column(default=False)
 
 

@@ -27,6 +27,12 @@ def embed(services: Services) -> Embed:
     return run
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo that could not be had may be tried again at once."""
+    monkeypatch.setattr("backend.embedding._FIRST_WAIT_S", 0.0)
+
+
 def import_photos(services: Services, urls: Sequence[str]) -> None:
     mirrors = [TaskMirror(i, url, (), ()) for i, url in enumerate(urls, start=1)]
     services.store.mirror_tasks(PROJECT, mirrors)
@@ -78,12 +84,14 @@ def test_an_unreadable_photo_is_written_down_and_not_tried_again(
     assert embedded(services) == [2]
     bad, good = photos(services)
     assert problem in (bad.problem or "")
-    assert (bad.retry, good.problem) == (False, None)
+    assert (bad.retry_at, good.problem) == (None, None)
     embed()
     assert len(server.requests) == 2
 
 
-def test_a_photo_behind_a_closed_door_is_tried_again(services: Services, server: HttpServer, embed: Embed) -> None:
+def test_a_photo_behind_a_closed_door_is_tried_again(
+    services: Services, server: HttpServer, embed: Embed, no_waiting: None
+) -> None:
     server.answers["/a.jpg"] = Reply(status=401)
     import_photos(services, ["/a.jpg"])
     assert embed() == 0
@@ -94,7 +102,26 @@ def test_a_photo_behind_a_closed_door_is_tried_again(services: Services, server:
     assert photos(services)[0].problem is None
 
 
-def test_new_photos_come_before_those_that_failed(services: Services, server: HttpServer, embed: Embed) -> None:
+def test_a_photo_that_cannot_be_had_waits_twice_as_long_after_each_try(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/a.jpg"] = Reply(status=503)
+    import_photos(services, ["/a.jpg"])
+    now = 1_000_000.0
+    monkeypatch.setattr("backend.embedding.time.time", lambda: now)
+    waits = []
+    for _ in range(3):
+        embed()
+        embed()
+        waits.append((photos(services)[0].retry_at or 0.0) - now)
+        now += waits[-1]
+    assert waits == [30.0, 60.0, 120.0]
+    assert len([request for request in server.requests if request.path == "/a.jpg"]) == 3
+
+
+def test_new_photos_come_before_those_that_failed(
+    services: Services, server: HttpServer, embed: Embed, no_waiting: None
+) -> None:
     server.answers |= {f"/{i}.jpg": Reply(status=500) for i in range(3)}
     import_photos(services, [f"/{i}.jpg" for i in range(3)])
     embed()

@@ -14,7 +14,7 @@ from carcond.tables import Photo
 from scripts.oracle import Labelled, Oracle, read_truth
 from scripts.stack import Stack
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 def wait_until(is_done: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
