@@ -17,7 +17,9 @@ TRAIN = "train"
 
 
 def settle_sides(photos: Sequence[Photo], labelled: Collection[int]) -> list[Photo]:
-    """Give labelled photos and their groups a side: they train unless they were drawn before.
+    """Give labelled photos and their groups a side: they train unless their group was drawn before.
+
+    A photo that came late to a group, or came back to it, takes the group's side too.
 
     Args:
         photos: of one project; changed in place.
@@ -26,10 +28,13 @@ def settle_sides(photos: Sequence[Photo], labelled: Collection[int]) -> list[Pho
     Returns:
         The changed photos.
     """
-    groups = {p.group for p in photos if p.task_id in labelled and p.group is not None}
-    changed = [p for p in photos if p.group in groups and p.side is None]
+    sides = {p.group: p.side for p in photos if p.side is not None}
+    for photo in photos:
+        if photo.task_id in labelled:
+            sides.setdefault(photo.group, TRAIN)
+    changed = [p for p in photos if p.side is None and p.group is not None and p.group in sides]
     for photo in changed:
-        photo.side = TRAIN
+        photo.side = sides[photo.group]
     return changed
 
 
@@ -51,13 +56,15 @@ def draw_holdout(
         The changed photos: those drawn, and the rest of their groups.
     """
     waiting = [p for p in photos if p.drawn and p.task_id in unlabelled]
+    settled = {p.group for p in photos if p.side is not None}
     changed: list[Photo] = []
     for _ in range(wanted - len(waiting)):
-        eligible = [p for p in photos if p.side is None and p.group is not None and p.task_id in unlabelled]
+        eligible = [p for p in photos if p.group is not None and p.group not in settled and p.task_id in unlabelled]
         if not eligible:
             break
         drawn = eligible[int(generator.integers(len(eligible)))]
         drawn.drawn = True
+        settled.add(drawn.group)
         for photo in photos:
             if photo.group == drawn.group:
                 photo.side = HOLDOUT
