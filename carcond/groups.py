@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_DISTANCE = 6
-"""Photos whose 64-bit hashes differ in at most this many bits are near-duplicates."""
+"""Photos whose 64-bit hashes differ in at most this many bits are near-duplicates.
+
+Rescaled and recompressed photos differ in 4 bits at most; from 8 bits on, different cars in the same pose meet.
+"""
 
 
 def assign_groups(new: Sequence[int], known: Sequence[int], known_groups: Sequence[int]) -> list[int]:
     """Give each new photo the group of its nearest near-duplicate, or a group of its own.
+
+    Photos are taken in order: one that lies between two groups joins the nearer, and does not unite them.
 
     Args:
         new: 64-bit hashes of photos without a group.
