@@ -68,7 +68,10 @@ class LabelledSet:
     def fingerprint(self, encoder_id: str) -> str:
         """A hash of everything that fitted heads depend on."""
         rows = [encoder_id, *(example.row() for example in self.examples)]
-        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode())
+        # A photo's address can change while its label stays.
+        digest.update(self.embeddings.tobytes())
+        return digest.hexdigest()
 
 
 def merge_annotations(annotations: Sequence[AnnotationRow]) -> dict[int, MergedLabel]:
