@@ -13,6 +13,7 @@ from backend.services import Services, get_services
 from carcond.settings import Settings, get_settings
 from scripts.preflight import StackError
 from scripts.redis_server import answers, find_server
+from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer, free_port
 from tests.conftest import MakeEncoder
 
@@ -119,3 +120,17 @@ def job_queue(
     """The job queue of this process, on an empty Redis."""
     make_settings(REDIS_URL=redis_url)
     return get_job_queue()
+
+
+@pytest.fixture
+def garage(services: Services, server: HttpServer) -> Garage:
+    return Garage(services, server)
+
+
+@pytest.fixture
+def trained(garage: Garage) -> tuple[Garage, list[int]]:
+    """Forty photos, twelve of them labelled, and a version that serves."""
+    ids = garage.add_photos(40)
+    garage.label(*ids[:12])
+    assert garage.settle().version == "carcond-0001"
+    return garage, ids

@@ -17,7 +17,7 @@ from backend.labelstudio import (
     StoredPrediction,
 )
 from carcond.errors import LabelStudioError
-from tests.backend.label_configs import ENGLISH
+from tests.backend.label_configs import ENGLISH, prediction_errors
 
 PROJECT = 1
 
@@ -88,6 +88,18 @@ class FakeLabelStudio(LabelStudioApi):
         task = self._tasks[task_id]
         task.data, task.updated_at = {"image": url}, self._tick()
 
+    def copy_prediction(self, task_id: int) -> None:
+        """Two browsers open a task at once: each asks the backend, and both answers are kept."""
+        prediction = self.predictions_of(task_id)[0]
+        draft = PredictionDraft(
+            task_id,
+            self._tasks[task_id].results[prediction.id],
+            prediction.score or 0.0,
+            prediction.model_version,
+            None,
+        )
+        self._store(self._tasks[task_id], next(self._ids), draft)
+
     def delete_predictions_in_bulk(self) -> None:
         """The Data Manager's action, which leaves the tasks' `updated_at` as it is."""
         for task in self._tasks.values():
@@ -107,6 +119,14 @@ class FakeLabelStudio(LabelStudioApi):
         """What the only prediction of a task says: tag -> word."""
         result = self._tasks[task_id].results[self.prediction(task_id).id]
         return {region["from_name"]: region["value"]["choices"][0] for region in result}
+
+    def errors(self, task_id: int) -> list[str]:
+        """What Label Studio's own validation has to say of the only prediction of a task."""
+        prediction = self.prediction(task_id)
+        result = self._tasks[task_id].results[prediction.id]
+        return prediction_errors(
+            self.label_config, {"result": result, "score": prediction.score, "model_version": prediction.model_version}
+        )
 
     def served(self) -> list[int]:
         """Tasks in the order in which uncertainty sampling serves them to one annotator who has not labelled any."""

@@ -1,0 +1,76 @@
+"""A project of drawn photos with all that a turn of the loop needs, on an in-memory Label Studio."""
+
+from typing import Any
+
+from backend.loop import Loop, TurnReport
+from backend.services import Services
+from carcond.selection import EXPLORATION_SLOT
+from tests.backend.drawings import draw_photo
+from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
+from tests.backend.http_server import HttpServer, Reply
+
+CLEANLINESS = ("clean", "slightly_dirty", "very_dirty")
+DAMAGE = ("intact", "damaged")
+
+
+class Garage:
+    """A project of drawn photos, the people who label them, and the loop that learns from them."""
+
+    def __init__(self, services: Services, server: HttpServer) -> None:
+        self.services = services
+        self.studio = FakeLabelStudio()
+        self.truth: dict[int, dict[str, str]] = {}
+        services.api = self.studio
+        self.server = server
+
+    def add_photos(self, count: int) -> list[int]:
+        added = []
+        for seed in range(len(self.truth), len(self.truth) + count):
+            truth = {"cleanliness": CLEANLINESS[seed % 3], "damage": DAMAGE[seed // 3 % 2]}
+            self.server.answers[f"/{seed}.jpg"] = Reply(draw_photo(seed, **truth))
+            (task_id,) = self.studio.import_photos(f"/{seed}.jpg")
+            self.truth[task_id] = truth
+            added.append(task_id)
+        return added
+
+    def add_bad_photo(self, path: str, reply: Reply) -> int:
+        self.server.answers[path] = reply
+        return self.studio.import_photos(path)[0]
+
+    def label(self, *task_ids: int, annotator: int = 1) -> None:
+        for task_id in task_ids:
+            self.studio.annotate(task_id, annotator, False, **self.truth[task_id])
+
+    @property
+    def loop(self) -> Loop:
+        return Loop(self.services, PROJECT, lambda *_: None)
+
+    def turn(self) -> TurnReport:
+        return self.loop.turn()
+
+    def settle(self) -> TurnReport:
+        """A turn and the refresh that follows it."""
+        report = self.turn()
+        assert self.loop.refresh(lambda: False) == 0
+        return report
+
+    def fresh_services(self) -> Services:
+        """What another process would have."""
+        return Services(self.services.settings)
+
+    def drawn(self) -> set[int]:
+        return {photo.task_id for photo in self.services.store.photos(PROJECT) if photo.drawn}
+
+    def explored(self) -> set[int]:
+        """Unlabelled tasks in the exploration slot, as Label Studio holds them."""
+        return {
+            task.id
+            for task in self.studio.tasks(PROJECT)
+            if not task.annotations and any(p.slot == EXPLORATION_SLOT for p in task.predictions)
+        }
+
+    def rows(self) -> dict[int, dict[str, Any]]:
+        """The labels of the serving version."""
+        version = self.services.registry(PROJECT).current()
+        assert version
+        return {row["task"]: row for row in self.services.registry(PROJECT).labels(version.number)}
