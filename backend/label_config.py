@@ -77,18 +77,18 @@ class LabelBinding:
 
         A task that is not answered is absent, and so is one answered with two different classes:
         unknown stays unknown. Boxes whose label is a word of the taxonomy count as an answer, but a
-        missing box never does.
+        missing box never does. So do words that the config had before it was reworded or translated.
         """
         task_by_tag = {binding.from_name: task for task, binding in self.choices.items()}
         stated: dict[str, set[str]] = {}
         for region in result:
             task = task_by_tag.get(str(region.get("from_name")))
             for word in _region_words(region):
-                if task:
-                    class_key = self.choices[task].class_by_word.get(word)
-                    if class_key:
-                        stated.setdefault(task, set()).add(class_key)
-                elif found := find_class(word):
+                class_key = self.choices[task].class_by_word.get(word) if task else None
+                found = find_class(word)
+                if task and class_key:
+                    stated.setdefault(task, set()).add(class_key)
+                elif found and task in (None, found[0].key):
                     stated.setdefault(found[0].key, set()).add(found[1].key)
         return {task: classes.pop() for task, classes in stated.items() if len(classes) == 1}
 

@@ -160,6 +160,12 @@ def test_labels_are_what_an_annotation_states(result: list[dict[str, Any]], expe
     assert bind_label_config(label_configs.ENGLISH).labels(result) == expected
 
 
+def test_words_from_before_a_translation_keep_their_meaning() -> None:
+    result = [choices("cleanliness", "slightly dirty"), choices("damage", "intact")]
+    expected = {"cleanliness": "slightly_dirty", "damage": "intact"}
+    assert bind_label_config(label_configs.RUSSIAN).labels(result) == expected
+
+
 def test_a_damage_box_says_damaged_and_no_box_says_nothing() -> None:
     binding = bind_label_config(label_configs.ENGLISH)
     box = {"from_name": "boxes", "type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["damage"]}}
