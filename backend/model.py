@@ -130,12 +130,17 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
 def parse_project_id(project: str | int | None) -> int:
     """The number in Label Studio's "<id>.<time of creation>"; 0 when no project is named."""
     digits = str(project or "").split(".")[0]
-    return int(digits) if digits.isdigit() else 0
+    return _database_id(int(digits)) if digits.isdecimal() and len(digits) < 20 else 0
 
 
 def _task_id(task: Mapping[str, Any]) -> int:
     task_id = task.get("id")
-    return task_id if isinstance(task_id, int) else 0
+    return _database_id(task_id) if isinstance(task_id, int) else 0
+
+
+def _database_id(number: int) -> int:
+    """0 for a number that is no id in any database: a query for it would fail."""
+    return number if 0 < number < 2**63 else 0
 
 
 def _photo_url(task: Mapping[str, Any], binding: LabelBinding) -> str:
