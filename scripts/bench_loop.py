@@ -94,12 +94,10 @@ class _Bench:
 
         None while too few classes are labelled for a first version.
         """
-        began = time.monotonic()
-        previous = self._registry.current()
-        if previous is None and len(self._classes_seen()) == 0:
+        if self._registry.current() is None and not self._classes_seen():
             return None
         _wait(lambda: self._serves_label(done.task_id), f"the label of task {done.task_id} to be learned")
-        return time.monotonic() - began
+        return time.monotonic() - done.submitted_at
 
     def _serves_label(self, task_id: int) -> bool:
         version = self._registry.current()

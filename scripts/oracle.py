@@ -1,6 +1,7 @@
 """An annotator that knows the answers: labels what Label Studio serves, from a CSV of true classes."""
 
 import csv
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,13 @@ class Labelled:
         task_id: its id in Label Studio.
         skipped: True for a photo of the test split, and for one of which nothing is known.
         prediction: what the annotator was shown: Label Studio's prediction, or None.
+        submitted_at: `time.monotonic()` when the submit began.
     """
 
     task_id: int
     skipped: bool
     prediction: Mapping[str, Any] | None
+    submitted_at: float
 
 
 def read_truth(path: Path) -> dict[str, Truth]:
@@ -102,9 +105,10 @@ class Oracle:
         if not skipped:
             stated = {task_key: (class_key, 1.0) for task_key, class_key in truth.classes.items()}
             body = {"result": [_annotated(region) for region in self.binding.result(stated)], "was_cancelled": False}
+        submitted_at = time.monotonic()
         self._api.request("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
         predictions = task.get("predictions") or [None]
-        return Labelled(int(task["id"]), skipped, predictions[0])
+        return Labelled(int(task["id"]), skipped, predictions[0], submitted_at)
 
 
 def _annotated(region: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def wait_until(is_done: Callable[[], bool], what: str, patience_s: float = PATIE
     deadline = time.monotonic() + patience_s
     while not is_done():
         assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what}"
-        time.sleep(0.1)
+        time.sleep(0.5)  # each look costs Label Studio a page of tasks
 
 
 @dataclass(frozen=True)
