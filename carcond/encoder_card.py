@@ -123,9 +123,13 @@ def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path) -> Path
         _update_origin(directory, card)
         return directory
     card = card.model_copy(update={"onnx_sha256": file_sha256(onnx_file)})
-    with new_directory(directory) as temporary:
-        (temporary / ONNX_NAME).write_bytes(onnx_file.read_bytes())
-        (temporary / CARD_NAME).write_text(_to_json(card), encoding="utf-8")
+    try:
+        with new_directory(directory) as temporary:
+            (temporary / ONNX_NAME).write_bytes(onnx_file.read_bytes())
+            (temporary / CARD_NAME).write_text(_to_json(card), encoding="utf-8")
+    except OSError:
+        if not directory.exists():  # else another process was faster, and the id says that it made the same
+            raise
     return directory
 
 

@@ -25,14 +25,15 @@ def replace_text(path: Path, text: str) -> None:
         text: written as UTF-8.
     """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(text)
-    temporary = Path(file.name)
-    try:
-        temporary.chmod(0o644)
-        sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -41,10 +42,13 @@ def new_directory(path: Path) -> Iterator[Path]:
     """Fill a directory that appears under its name only when it is complete.
 
     Args:
-        path: the directory to be; parents are made. When somebody else made it meanwhile, theirs stays.
+        path: the directory to be; parents are made.
 
     Yields:
         A temporary directory beside it, removed again when the block raises.
+
+    Raises:
+        OSError: the disk refused, or somebody else made the directory meanwhile: theirs stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
@@ -54,8 +58,7 @@ def new_directory(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             sync(file)
         sync(temporary)
-        if not path.exists():
-            temporary.rename(path)
+        temporary.rename(path)
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
