@@ -10,21 +10,26 @@ Nothing in a version directory is ever changed. Many processes may read while on
 import gzip
 import json
 import logging
-import os
-import shutil
-import tempfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from carcond.errors import RegistryError
+from carcond.files import new_directory, replace_text
 from carcond.heads import Heads
 
 logger = logging.getLogger(__name__)
 
 COLD_START_VERSION = "carcond-0000"
 """What Label Studio is told while no version exists: predictions of it are empty."""
+
+# Stands for a `current` that was never read: a version put in for a broken one is kept, and the broken
+# one tried again.
+_NO_STAMP = (0, 0)
 
 
 def version_name(number: int) -> str:
@@ -82,24 +87,15 @@ class Registry:
             RegistryError: the disk is full or not writable; nothing is left behind.
         """
         number = max(self.numbers(), default=0) + 1
+        directory = self._versions / f"{number:04d}"
         try:
-            self._versions.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{number:04d}-", dir=self._versions))
-        except OSError as error:
-            raise RegistryError(f"a version cannot be written under {self._versions}: {error.strerror}") from error
-        try:
-            heads.save(draft / "heads.safetensors")
-            (draft / "card.json").write_text(json.dumps({"version": version_name(number), **card}, indent=2))
-            with gzip.open(draft / "labels.jsonl.gz", "wt", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in labels)
-            for path in draft.iterdir():
-                _sync(path)
-            draft.chmod(0o755)
-            draft.rename(self._versions / f"{number:04d}")
-            _sync(self._versions)
-        except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise RegistryError(f"version {version_name(number)} cannot be written: {error.strerror}") from error
+            with new_directory(directory) as draft:
+                heads.save(draft / "heads.safetensors")
+                (draft / "card.json").write_text(json.dumps({"version": version_name(number), **card}, indent=2))
+                with gzip.open(draft / "labels.jsonl.gz", "wt", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in labels)
+        except (OSError, SafetensorError) as error:
+            raise RegistryError(f"{version_name(number)} cannot be written to {directory}: {error}") from error
         return number
 
     def promote(self, number: int) -> None:
@@ -111,13 +107,9 @@ class Registry:
         if number not in self.numbers():
             raise RegistryError(f"{version_name(number)} is not among the versions of {self.root}")
         try:
-            draft = self._current.with_name(f".current-{os.getpid()}")
-            draft.write_text(f"{number:04d}\n")
-            _sync(draft)
-            draft.replace(self._current)
-            _sync(self.root)
+            replace_text(self._current, f"{number:04d}\n")
         except OSError as error:
-            raise RegistryError(f"{version_name(number)} cannot be promoted: {error.strerror}") from error
+            raise RegistryError(f"{version_name(number)} cannot be promoted: {error}") from error
 
     def load(self, number: int) -> Version:
         """Read one version.
@@ -130,6 +122,8 @@ class Registry:
             card = json.loads((directory / "card.json").read_text())
         except (OSError, ValueError) as error:
             raise RegistryError(f"the card of {version_name(number)} cannot be read: {error}") from error
+        if not isinstance(card, dict):
+            raise RegistryError(f"the card of {version_name(number)} should hold a JSON object, got {card!r:.100}")
         return Version(number, Heads.load(directory / "heads.safetensors"), card)
 
     def labels(self, number: int) -> list[dict[str, Any]]:
@@ -142,7 +136,7 @@ class Registry:
         try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 return [json.loads(line) for line in file]
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zlib.error) as error:
             raise RegistryError(f"the labels of {version_name(number)} cannot be read: {error}") from error
 
     def current(self) -> Version | None:
@@ -158,7 +152,7 @@ class Registry:
                 return self._loaded[1]
             version = self.load(int(self._current.read_text()))
         except FileNotFoundError:
-            return None
+            return self._loaded[1] if self._loaded else None
         except (OSError, ValueError, RegistryError) as error:
             logger.error("the promoted version under %s cannot serve: %s", self.root, error)
             return self._last_good()
@@ -170,15 +164,8 @@ class Registry:
             return self._loaded[1]
         for number in reversed(self.numbers()):
             try:
-                return self.load(number)
+                self._loaded = (_NO_STAMP, self.load(number))
+                return self._loaded[1]
             except RegistryError as error:
                 logger.error("%s cannot be read: %s", version_name(number), error)
         return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

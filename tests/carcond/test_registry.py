@@ -1,0 +1,399 @@
+import gzip
+import json
+import logging
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carcond.errors import RegistryError
+from carcond.heads import Head, Heads
+from carcond.registry import COLD_START_VERSION, Registry, version_name
+from carcond.taxonomy import DAMAGE
+
+ROWS = [{"task": 1, "classes": {"damage": "intact"}}, {"task": 2, "classes": {"damage": "damaged"}}]
+
+
+def make_heads(value: float = 0.5) -> Heads:
+    """Heads that tell by their weights which version they are of."""
+    head = Head(DAMAGE, np.full((2, 8), value, np.float32), np.zeros(2, np.float32), 1.5, cross_fitted=True)
+    return Heads("tiny", {"damage": head})
+
+
+def value_of(heads: Heads) -> float:
+    return float(heads.by_task["damage"].weight[0, 0])
+
+
+def publish(registry: Registry, value: float = 0.5) -> int:
+    number = registry.write(make_heads(value), {"value": value}, ROWS)
+    registry.promote(number)
+    return number
+
+
+def all_files(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file may grow beyond `limit` bytes: the kernel refuses further writes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path, 7)
+
+
+def other_process(registry: Registry) -> Registry:
+    """The same project, with nothing loaded."""
+    return Registry(registry.root.parents[1], 7)
+
+
+def version_dir(registry: Registry, number: int) -> Path:
+    return registry.root / "versions" / f"{number:04d}"
+
+
+# Writing
+
+
+def test_a_project_without_versions_has_none(registry: Registry) -> None:
+    assert registry.numbers() == []
+    assert registry.current() is None
+
+
+def test_version_names_sort_as_their_numbers() -> None:
+    assert [version_name(n) for n in (1, 23, 9999)] == ["carcond-0001", "carcond-0023", "carcond-9999"]
+    assert version_name(0) == COLD_START_VERSION
+
+
+def test_numbers_grow_from_one(registry: Registry) -> None:
+    assert [registry.write(make_heads(), {}, []) for _ in range(3)] == [1, 2, 3]
+    assert registry.numbers() == [1, 2, 3]
+
+
+def test_a_version_is_read_as_it_was_written(registry: Registry) -> None:
+    number = registry.write(make_heads(0.25), {"parent": "carcond-0000"}, ROWS)
+    version = registry.load(number)
+    assert (version.number, version.name) == (1, "carcond-0001")
+    assert value_of(version.heads) == 0.25
+    assert version.card == {"version": "carcond-0001", "parent": "carcond-0000"}
+    assert registry.labels(number) == ROWS
+
+
+def test_a_version_has_three_files_and_nothing_is_left_beside_it(registry: Registry) -> None:
+    publish(registry)
+    assert all_files(registry.root) == [
+        "current",
+        "versions",
+        "versions/0001",
+        "versions/0001/card.json",
+        "versions/0001/heads.safetensors",
+        "versions/0001/labels.jsonl.gz",
+    ]
+
+
+def test_projects_do_not_see_each_others_versions(tmp_path: Path) -> None:
+    publish(Registry(tmp_path, 1))
+    assert Registry(tmp_path, 11).current() is None
+
+
+def test_a_version_that_is_written_does_not_serve_before_it_is_promoted(registry: Registry) -> None:
+    registry.write(make_heads(), {}, [])
+    assert registry.current() is None
+
+
+@pytest.mark.parametrize("limit", [0, 100, 400])
+def test_a_full_disk_is_told_and_leaves_nothing_behind(limit: int, registry: Registry) -> None:
+    publish(registry)
+    before = all_files(registry.root)
+    noise = np.random.default_rng(0).integers(0, 2**60, size=400).tolist()
+    with full_disk(limit), pytest.raises(RegistryError, match="carcond-0002 cannot be written"):
+        registry.write(make_heads(), {}, [{"task": task} for task in noise])
+    assert all_files(registry.root) == before
+    assert registry.write(make_heads(), {}, []) == 2
+
+
+def test_a_place_that_cannot_be_written_is_told(registry: Registry) -> None:
+    registry.root.parent.mkdir(parents=True)
+    registry.root.write_text("a file where the project's directory should be")
+    with pytest.raises(RegistryError, match="carcond-0001 cannot be written"):
+        registry.write(make_heads(), {}, [])
+
+
+def test_a_mistake_in_the_card_leaves_nothing_behind(registry: Registry) -> None:
+    with pytest.raises(TypeError):
+        registry.write(make_heads(), {"accuracy": np.float32(0.5)}, [])
+    assert all_files(registry.root) == ["versions"]
+
+
+def test_labels_that_break_off_leave_nothing_behind(registry: Registry) -> None:
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"task": 1}
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        registry.write(make_heads(), {}, rows())
+    assert all_files(registry.root) == ["versions"]
+
+
+def test_a_version_that_another_writer_made_meanwhile_stays_whole(registry: Registry) -> None:
+    def rows() -> Iterator[dict[str, int]]:
+        assert other_process(registry).write(make_heads(9), {}, ROWS) == 1
+        yield {"task": 1}
+
+    with pytest.raises(RegistryError, match="carcond-0001 cannot be written"):
+        registry.write(make_heads(1), {}, rows())
+    assert value_of(registry.load(1).heads) == 9
+    assert registry.labels(1) == ROWS
+
+
+@pytest.mark.slow
+def test_a_writer_that_is_killed_leaves_no_version(registry: Registry) -> None:
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from carcond.registry import Registry\n"
+        "from tests.carcond.test_registry import make_heads\n"
+        "def rows():\n"
+        "    yield {'task': 1}\n"
+        "    os._exit(9)\n"
+        "Registry(Path(sys.argv[1]), 7).write(make_heads(), {}, rows())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(registry.root.parents[1])], check=False)
+    assert killed.returncode == 9
+    assert registry.numbers() == []
+    assert registry.write(make_heads(), {}, []) == 1
+
+
+# Promoting
+
+
+def test_the_promoted_version_serves_whatever_its_number(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        registry.write(make_heads(value), {}, [])
+    for number in (2, 3, 1):
+        registry.promote(number)
+        current = registry.current()
+        assert current is not None
+        assert (current.number, value_of(current.heads)) == (number, number)
+
+
+def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry) -> None:
+    publish(registry)
+    with pytest.raises(RegistryError, match="carcond-0005 is not among the versions"):
+        registry.promote(5)
+    current = registry.current()
+    assert current is not None
+    assert current.number == 1
+
+
+def test_a_promotion_refused_by_the_disk_leaves_the_serving_version(registry: Registry) -> None:
+    publish(registry)
+    second = registry.write(make_heads(), {}, [])
+    before = all_files(registry.root)
+    with full_disk(0), pytest.raises(RegistryError, match="carcond-0002 cannot be promoted"):
+        registry.promote(second)
+    assert all_files(registry.root) == before
+    current = other_process(registry).current()
+    assert current is not None
+    assert current.number == 1
+
+
+def test_an_unchanged_version_is_not_read_again(registry: Registry) -> None:
+    publish(registry)
+    assert registry.current() is registry.current()
+
+
+def test_another_process_sees_a_promotion_at_once(registry: Registry) -> None:
+    reader = other_process(registry)
+    for expected in (1, 2, 3):
+        publish(registry, value=expected)
+        current = reader.current()
+        assert current is not None
+        assert value_of(current.heads) == expected
+
+
+def test_readers_see_whole_versions_while_others_are_promoted(registry: Registry) -> None:
+    """Every version read has the weights that its card tells, and versions never go back."""
+    publish(registry, value=1)
+
+    def read(_: int) -> list[int]:
+        reader = other_process(registry)
+        seen: list[int] = []
+        while not seen or seen[-1] < 15:
+            version = reader.current()
+            assert version is not None
+            assert value_of(version.heads) == version.card["value"] == version.number
+            seen.append(version.number)
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = pool.map(read, range(2))
+        for value in range(2, 16):
+            publish(registry, value)
+        for seen in readers:
+            assert seen == sorted(seen)
+
+
+# Broken versions
+
+
+def break_heads(directory: Path) -> None:
+    (directory / "heads.safetensors").write_bytes(b"broken")
+
+
+def break_card(directory: Path) -> None:
+    (directory / "card.json").write_text('{"version": "car')
+
+
+def empty_card(directory: Path) -> None:
+    (directory / "card.json").write_text("null")
+
+
+def garble_card(directory: Path) -> None:
+    (directory / "card.json").write_bytes(b"\xff\xfe\x00")
+
+
+def lose_heads(directory: Path) -> None:
+    (directory / "heads.safetensors").unlink()
+
+
+def lose_card(directory: Path) -> None:
+    (directory / "card.json").unlink()
+
+
+BREAKAGES = [break_heads, break_card, empty_card, garble_card, lose_heads, lose_card]
+
+
+@pytest.mark.parametrize("damage", BREAKAGES)
+def test_a_broken_version_is_an_error_to_load(damage: Callable[[Path], None], registry: Registry) -> None:
+    number = publish(registry)
+    damage(version_dir(registry, number))
+    with pytest.raises(RegistryError):
+        registry.load(number)
+
+
+@pytest.mark.parametrize("damage", BREAKAGES)
+def test_the_loaded_version_goes_on_when_the_promoted_one_is_broken(
+    damage: Callable[[Path], None], registry: Registry
+) -> None:
+    publish(registry, value=1)
+    good = registry.current()
+    second = registry.write(make_heads(2), {}, [])
+    damage(version_dir(registry, second))
+    registry.promote(second)
+    assert registry.current() is good
+
+
+def test_a_process_that_just_started_takes_the_newest_good_version(registry: Registry) -> None:
+    for value in (1, 2, 3, 4):
+        publish(registry, value)
+    for number in (3, 4):
+        break_heads(version_dir(registry, number))
+    started = other_process(registry)
+    current = started.current()
+    assert current is not None
+    assert current.number == 2
+    assert started.current() is current
+
+
+def test_a_broken_version_is_tried_again_and_serves_once_it_is_mended(registry: Registry) -> None:
+    publish(registry, value=1)
+    publish(registry, value=2)
+    path = version_dir(registry, 2) / "heads.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    reader = other_process(registry)
+    first = reader.current()
+    path.write_bytes(content)
+    second = reader.current()
+    assert first is not None
+    assert second is not None
+    assert (first.number, second.number) == (1, 2)
+
+
+def test_a_newer_good_version_serves_after_a_broken_one(registry: Registry) -> None:
+    publish(registry, value=1)
+    break_heads(version_dir(registry, publish(registry, value=2)))
+    assert registry.current() is not None
+    publish(registry, value=3)
+    current = registry.current()
+    assert current is not None
+    assert current.number == 3
+
+
+def test_a_broken_version_is_told_in_the_log(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+    break_heads(version_dir(registry, publish(registry)))
+    with caplog.at_level(logging.ERROR):
+        assert registry.current() is None
+    assert "the promoted version" in caplog.text
+    assert "carcond-0001 cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "nonsense\n", "-1\n", "9999\n"])
+def test_a_garbled_pointer_does_not_stop_the_last_good_version(content: str, registry: Registry) -> None:
+    publish(registry)
+    (registry.root / "current").write_text(content)
+    current = other_process(registry).current()
+    assert current is not None
+    assert current.number == 1
+
+
+def test_a_lost_pointer_does_not_stop_the_loaded_version(registry: Registry) -> None:
+    publish(registry)
+    loaded = registry.current()
+    (registry.root / "current").unlink()
+    assert registry.current() is loaded
+
+
+def test_drafts_and_stray_files_are_no_versions(registry: Registry) -> None:
+    publish(registry)
+    (registry.root / "versions" / ".0002-abc").mkdir()
+    (registry.root / "versions" / "notes.txt").write_text("")
+    assert registry.numbers() == [1]
+
+
+# Labels
+
+
+def test_labels_of_a_version_that_does_not_exist_are_an_error(registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="the labels of carcond-0001 cannot be read"):
+        registry.labels(1)
+
+
+@pytest.mark.parametrize("kind", ["no gzip", "cut off", "garbled", "no json"])
+def test_broken_labels_are_an_error(kind: str, registry: Registry) -> None:
+    noise = np.random.default_rng(0).integers(0, 2**60, size=200).tolist()
+    number = registry.write(make_heads(), {}, [{"task": task} for task in noise])
+    path = version_dir(registry, number) / "labels.jsonl.gz"
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {
+            "no gzip": b"plain text",
+            "cut off": content[:middle],
+            "garbled": content[:40] + b"\xff" * 40 + content[80:],
+            "no json": gzip.compress(b"{broken\n"),
+        }[kind]
+    )
+    with pytest.raises(RegistryError, match="the labels of carcond-0001 cannot be read"):
+        registry.labels(number)
+
+
+def test_labels_in_any_alphabet_are_kept(registry: Registry) -> None:
+    rows = [{"problem": "фото не открывается"}]
+    number = registry.write(make_heads(), {"note": "слово"}, rows)
+    assert registry.labels(number) == rows
+    assert json.loads((version_dir(registry, number) / "card.json").read_text())["note"] == "слово"
