@@ -23,7 +23,7 @@ MakeSettings = Callable[..., Settings]
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis of our own, ended with the tests."""
     try:
         server = find_server()
@@ -42,11 +42,17 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
+def redis(redis_server: str) -> Iterator[Redis]:
     """An empty Redis."""
-    with Redis.from_url(redis_url) as client:
+    with Redis.from_url(redis_server) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def redis_url(redis: Redis, redis_server: str) -> str:
+    """The address of an empty Redis."""
+    return redis_server
 
 
 @pytest.fixture
@@ -71,11 +77,11 @@ def models_dir(tmp_path: Path, make_tiny_encoder: MakeEncoder) -> Path:
 
 
 @pytest.fixture
-def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
+def make_settings(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSettings]:
     """Settings as the environment gives them: call with the names of variables. This process then uses them."""
     defaults = {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'store.sqlite3'}",
-        "CARCOND_MODELS_DIR": str(tmp_path / "models"),
+        "CARCOND_MODELS_DIR": str(models_dir),
         "CARCOND_ENCODER_THREADS": "1",
         "CARCOND_DEBOUNCE_S": "0",
         "LABEL_STUDIO_API_KEY": API_KEY,
@@ -86,25 +92,20 @@ def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettin
     def make(**variables: str) -> Settings:
         for name, value in (defaults | variables).items():
             monkeypatch.setenv(name, value)
-        for cached in (get_settings, get_services, get_job_queue):
-            cached.cache_clear()
+        _forget_settings()
         return get_settings()
 
-    return make
+    yield make
+    _forget_settings()
 
 
-@pytest.fixture
-def fresh_caches() -> Iterator[None]:
-    """Forgets what this process holds once the test is over."""
-    yield
+def _forget_settings() -> None:
     for cached in (get_settings, get_services, get_job_queue):
         cached.cache_clear()
 
 
 @pytest.fixture
-def services(
-    models_dir: Path, server: HttpServer, make_settings: MakeSettings, fresh_caches: None
-) -> Iterator[Services]:
+def services(server: HttpServer, make_settings: MakeSettings) -> Iterator[Services]:
     """Services whose photos come from `server`. There is no Redis, and no Label Studio API."""
     make_settings(LABEL_STUDIO_URL=server.url)
     made = get_services()
@@ -114,9 +115,7 @@ def services(
 
 
 @pytest.fixture
-def job_queue(
-    redis: Redis, redis_url: str, models_dir: Path, make_settings: MakeSettings, fresh_caches: None
-) -> JobQueue:
+def job_queue(redis_url: str, make_settings: MakeSettings) -> JobQueue:
     """The job queue of this process, on an empty Redis."""
     make_settings(REDIS_URL=redis_url)
     return get_job_queue()

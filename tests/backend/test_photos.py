@@ -17,7 +17,7 @@ PHOTO = b"a photo's bytes"
 
 
 @pytest.fixture
-def make_fetcher(make_settings: MakeSettings, server: HttpServer, fresh_caches: None) -> Iterator[MakeFetcher]:
+def make_fetcher(make_settings: MakeSettings, server: HttpServer) -> Iterator[MakeFetcher]:
     """Call with further environment variables; Label Studio is `server`."""
     made: list[PhotoFetcher] = []
 

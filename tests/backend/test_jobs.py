@@ -1,0 +1,319 @@
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from backend import jobs
+from backend.jobs import REFRESHES, TURNS, JobQueue, get_job_queue, reconcile
+from backend.services import get_services
+from carcond.errors import LabelStudioError, QueueUnavailableError
+from carcond.settings import Settings
+from tests.backend.conftest import MakeSettings
+from tests.backend.fake_label_studio import PROJECT
+from tests.backend.garage import Garage
+from tests.backend.http_server import HttpServer, free_port
+
+_HOLD_A_LOCK = """
+import sys, time
+from backend import jobs
+from carcond.settings import Settings
+jobs._LOCK_SECONDS = 1
+with jobs.JobQueue(Settings(redis_url=sys.argv[1])).lock(1):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def working_garage(redis_url: str, server: HttpServer, make_settings: MakeSettings) -> Iterator[Garage]:
+    """A garage that the jobs of this process work on."""
+    make_settings(REDIS_URL=redis_url, LABEL_STUDIO_URL=server.url)
+    made = Garage(get_services(), server)
+    yield made
+    made.services.store.close()
+    made.services.photos.close()
+
+
+def named(queue: JobQueue) -> dict[str, Queue]:
+    return {q.name: q for q in queue.queues()}
+
+
+def waiting(queue: JobQueue) -> tuple[int, int]:
+    """How many turns and refreshes wait."""
+    return len(named(queue)[TURNS]), len(named(queue)[REFRESHES])
+
+
+def take_turns(queue: JobQueue) -> None:
+    """Take the waiting turns off the queue, as a worker does."""
+    named(queue)[TURNS].empty()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+
+
+def work(queue: JobQueue, max_jobs: int | None = None) -> None:
+    """Run the waiting jobs in this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    worker = SimpleWorker(queue.queues(), connection=queue.redis, serializer=JSONSerializer)
+    try:
+        worker.work(burst=True, max_jobs=max_jobs)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def finished(queue: JobQueue, name: str) -> list[Any]:
+    """Results of the jobs that ended well."""
+    registry = named(queue)[name].finished_job_registry
+    fetched = Job.fetch_many(registry.get_job_ids(), connection=queue.redis, serializer=JSONSerializer)
+    return [job.return_value() for job in fetched if job]
+
+
+# Nudging
+
+
+def test_a_burst_of_nudges_makes_one_waiting_job(job_queue: JobQueue) -> None:
+    assert [job_queue.nudge(PROJECT) for _ in range(20)] == [True] + [False] * 19
+    assert waiting(job_queue) == (1, 0)
+
+
+def test_nudges_from_many_threads_make_one_waiting_job(job_queue: JobQueue) -> None:
+    threads = [threading.Thread(target=job_queue.nudge, args=(PROJECT,)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert waiting(job_queue) == (1, 0)
+
+
+def test_each_project_has_a_job_of_its_own(job_queue: JobQueue) -> None:
+    reconcile(job_queue, [1, 2, 3, 1])
+    assert [job.args for job in named(job_queue)[TURNS].jobs] == [[1], [2], [3]]
+
+
+def test_a_nudge_while_a_turn_runs_makes_one_more_wait(job_queue: JobQueue) -> None:
+    job_queue.nudge(PROJECT)
+    take_turns(job_queue)
+    job_queue.begin(TURNS, PROJECT)
+    assert [job_queue.nudge(PROJECT) for _ in range(5)] == [True, False, False, False, False]
+    assert waiting(job_queue) == (1, 0)
+
+
+def test_a_waiting_mark_without_a_job_expires(
+    job_queue: JobQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_WAITING_SECONDS", 1)
+    job_queue.nudge(PROJECT)
+    take_turns(job_queue)  # lost
+    assert not job_queue.nudge(PROJECT)
+    time.sleep(1.1)
+    assert job_queue.nudge(PROJECT)
+
+
+def test_jobs_hold_json_and_no_pickle(job_queue: JobQueue, redis: Redis) -> None:
+    """Whoever can write to Redis could otherwise run code in the worker."""
+    job_queue.nudge(PROJECT)
+    (job_id,) = named(job_queue)[TURNS].job_ids
+    data = redis.hget(f"rq:job:{job_id}", "data")
+    assert isinstance(data, bytes)
+    assert json.loads(zlib.decompress(data)) == ["backend.jobs.run_turn", None, [PROJECT], {}]
+
+
+def test_a_nudge_without_redis_fails_soon_and_says_why() -> None:
+    queue = JobQueue(Settings(redis_url=f"redis://:s3cret@127.0.0.1:{free_port()}/0"))
+    with pytest.raises(QueueUnavailableError, match="REDIS_URL") as caught:
+        queue.nudge(PROJECT)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_reconcile_without_redis_is_logged_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    reconcile(JobQueue(Settings(redis_url=f"redis://127.0.0.1:{free_port()}/0")), [1, 2])
+    assert "project 1: not reconciled" in caplog.text
+    assert "project 2: not reconciled" in caplog.text
+
+
+def test_a_refresh_is_interrupted_by_news_and_by_any_waiting_turn(job_queue: JobQueue) -> None:
+    job_queue.nudge(PROJECT)
+    take_turns(job_queue)
+    job_queue.begin(TURNS, PROJECT)
+    news = job_queue.begin(REFRESHES, PROJECT)
+    assert not job_queue.is_interrupted(PROJECT, news)
+    job_queue.nudge(2)
+    assert job_queue.is_interrupted(PROJECT, news)
+    take_turns(job_queue)
+    assert not job_queue.is_interrupted(PROJECT, news)
+    job_queue.nudge(PROJECT)
+    take_turns(job_queue)
+    assert job_queue.is_interrupted(PROJECT, news)
+
+
+# The lock
+
+
+def test_a_lock_keeps_two_jobs_of_a_project_apart(job_queue: JobQueue) -> None:
+    events: list[str] = []
+
+    def job(name: str) -> None:
+        with job_queue.lock(PROJECT):
+            events.append(f"{name} begins")
+            time.sleep(0.1)
+            events.append(f"{name} ends")
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(events) == 6
+    assert all(begin[0] == end[0] for begin, end in zip(events[::2], events[1::2], strict=True))
+
+
+def test_locks_of_two_projects_do_not_wait_for_each_other(job_queue: JobQueue) -> None:
+    with job_queue.lock(1), job_queue.lock(2):
+        pass
+
+
+def test_a_lock_is_kept_for_as_long_as_its_job_runs(
+    job_queue: JobQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_LOCK_SECONDS", 1)
+    with job_queue.lock(PROJECT):
+        time.sleep(2)
+        assert not redis.lock(f"carcond:lock:{PROJECT}").acquire(blocking=False)
+
+
+def test_a_lock_is_free_after_an_error(job_queue: JobQueue) -> None:
+    with pytest.raises(LabelStudioError), job_queue.lock(PROJECT):
+        raise LabelStudioError("gone")
+    with job_queue.lock(PROJECT):
+        pass
+
+
+@pytest.mark.slow
+def test_a_lock_is_free_again_after_its_holder_was_killed(job_queue: JobQueue, redis_url: str) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD_A_LOCK, redis_url], stdout=subprocess.PIPE)
+    assert holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    assert not job_queue.redis.lock(f"carcond:lock:{PROJECT}").acquire(blocking=False)
+    holder.kill()
+    holder.communicate()
+    with job_queue.lock(PROJECT):
+        pass
+
+
+def test_a_lock_that_was_lost_is_a_line_in_the_log(
+    job_queue: JobQueue, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with job_queue.lock(PROJECT):
+        redis.flushall()
+    assert "the lock ran out before its job ended" in caplog.text
+
+
+# The jobs
+
+
+def test_a_nudged_turn_and_its_refresh_run_and_leave_nothing(working_garage: Garage) -> None:
+    queue = get_job_queue()
+    ids = working_garage.add_photos(30)
+    working_garage.label(*ids[:6])
+    queue.nudge(PROJECT)
+    work(queue)
+    assert waiting(queue) == (0, 0)
+    (report,) = finished(queue, TURNS)
+    assert (report["version"], report["refitted"], report["labelled"]) == ("carcond-0001", True, 6)
+    assert finished(queue, REFRESHES) == [0]
+    assert {working_garage.studio.prediction(i).model_version for i in ids[6:]} == {"carcond-0001"}
+
+
+def test_a_turn_writes_its_progress(working_garage: Garage) -> None:
+    queue = get_job_queue()
+    working_garage.add_photos(12)
+    queue.nudge(PROJECT)
+    (job,) = named(queue)[TURNS].jobs
+    work(queue)
+    job.refresh()  # type: ignore[no-untyped-call]
+    assert job.meta["stage"] == "publishing"
+
+
+def test_a_label_that_comes_during_a_turn_is_learned_in_the_next(
+    working_garage: Garage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = get_job_queue()
+    ids = working_garage.add_photos(20)
+    working_garage.label(*ids[:6])
+    publish = working_garage.studio.update_project
+
+    def label_meanwhile(project_id: int, **changes: Any) -> None:
+        if changes["model_version"] == "carcond-0001":
+            working_garage.label(ids[6])
+            assert queue.nudge(PROJECT)
+            assert not queue.nudge(PROJECT)
+        publish(project_id, **changes)
+
+    monkeypatch.setattr(working_garage.studio, "update_project", label_meanwhile)
+    queue.nudge(PROJECT)
+    work(queue)
+    assert sorted(report["labelled"] for report in finished(queue, TURNS)) == [6, 7]
+    assert working_garage.studio.model_version == "carcond-0002"
+
+
+def test_a_refresh_gives_way_to_a_turn_and_goes_on_after_it(
+    working_garage: Garage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = get_job_queue()
+    ids = working_garage.add_photos(40)
+    working_garage.label(*ids[:6])
+    queue.nudge(PROJECT)
+    work(queue, max_jobs=1)
+    assert waiting(queue) == (0, 1)
+    create = working_garage.studio.create_prediction
+    order: list[str] = []
+
+    def news_at_the_third(draft: Any) -> Any:
+        order.append("write")
+        if len(order) == 3:
+            queue.nudge(PROJECT)
+        return create(draft)
+
+    monkeypatch.setattr(working_garage.studio, "create_prediction", news_at_the_third)
+    work(queue, max_jobs=1)
+    assert len(order) == 3
+    assert waiting(queue) == (1, 1)
+    work(queue)
+    assert waiting(queue) == (0, 0)
+    assert all(len(working_garage.studio.predictions_of(task_id)) == 1 for task_id in ids[6:])
+
+
+def test_photos_that_are_left_make_a_further_turn(working_garage: Garage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.loop._EMBEDDING_SECONDS", 0.001)
+    queue = get_job_queue()
+    working_garage.add_photos(40)
+    queue.nudge(PROJECT)
+    work(queue)
+    left = sorted(report["photos_left"] for report in finished(queue, TURNS))
+    assert len(left) > 1
+    assert left[0] == 0
+
+
+def test_a_failed_turn_is_no_obstacle_to_the_next(working_garage: Garage) -> None:
+    queue = get_job_queue()
+    working_garage.add_photos(12)
+    working_garage.studio.writes_until_failure = 0
+    queue.nudge(PROJECT)
+    work(queue)
+    (job_id,) = named(queue)[TURNS].failed_job_registry.get_job_ids()
+    outcome = Job.fetch(job_id, queue.redis, serializer=JSONSerializer).latest_result()
+    assert outcome
+    assert "LabelStudioError" in str(outcome.exc_string)
+    working_garage.studio.writes_until_failure = None
+    assert queue.nudge(PROJECT)
+    work(queue)
+    assert len(finished(queue, TURNS)) == 1

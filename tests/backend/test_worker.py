@@ -1,0 +1,138 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.jobs import get_job_queue
+from backend.services import get_services
+from backend.worker import LoopWorker
+from tests.backend.conftest import MakeSettings
+from tests.backend.http_server import HttpServer, Reply, Request, free_port
+from tests.backend.label_configs import ENGLISH
+from tests.backend.test_labelstudio import json_reply
+
+pytestmark = pytest.mark.slow
+
+PROJECT = 1
+_WAIT_SECONDS = 60
+
+
+class EmptyProject:
+    """Label Studio with one project without tasks. `hold` seconds pass before it answers."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.hold = 0.0
+        self.asked = 0
+        server.answers[f"/api/projects/{PROJECT}/"] = self.project
+        server.answers["/api/tasks/"] = json_reply({"tasks": [], "total": 0})
+
+    def project(self, _: Request) -> Reply:
+        self.asked += 1
+        time.sleep(self.hold)
+        return json_reply({"id": PROJECT, "title": "cars", "label_config": ENGLISH, "task_number": 0})
+
+
+@pytest.fixture
+def project(redis_url: str, server: HttpServer, make_settings: MakeSettings) -> EmptyProject:
+    make_settings(REDIS_URL=redis_url, LABEL_STUDIO_URL=server.url, CARCOND_RECONCILE_EVERY_S="1")
+    return EmptyProject(server)
+
+
+@pytest.fixture
+def start_worker(project: EmptyProject, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts `python -m backend.worker` in this environment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        log = (tmp_path / f"worker-{len(started)}.log").open("wb")
+        with log:
+            started.append(subprocess.Popen([sys.executable, "-m", "backend.worker"], stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def serve_project() -> None:
+    store = get_services().store
+    store.add_project(PROJECT)
+    store.close()
+
+
+def test_a_worker_runs_turns_from_its_start_and_again_and_again(
+    project: EmptyProject, start_worker: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    serve_project()
+    process = start_worker()
+    until(lambda: project.asked >= 3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(_WAIT_SECONDS) == 0
+    log = (tmp_path / "worker-0.log").read_text()
+    assert "'version': 'carcond-0000'" in log
+    assert "Traceback" not in log
+    assert os.environ["LABEL_STUDIO_API_KEY"] not in log
+
+
+def test_a_nudge_is_taken_up(project: EmptyProject, start_worker: Callable[[], subprocess.Popen[bytes]]) -> None:
+    start_worker()
+    get_job_queue().nudge(PROJECT)
+    until(lambda: project.asked >= 1)
+
+
+def test_a_killed_worker_takes_its_job_along_and_another_goes_on(
+    project: EmptyProject, start_worker: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    serve_project()
+    project.hold = 5
+    process = start_worker()
+    until(lambda: project.asked == 1)
+    (horse,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    until(lambda: not _runs(int(horse)))
+    project.hold = 0
+    start_worker()
+    until(lambda: project.asked >= 2)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_no_database_connection_is_open_when_a_job_is_forked(project: EmptyProject) -> None:
+    serve_project()
+    queue, services = get_job_queue(), get_services()
+    LoopWorker(queue, services).run_maintenance_tasks()
+    database = services.settings.database_url.removeprefix("sqlite:///")
+    links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    assert not [target for target in links if target.startswith(database)]
+    assert len(queue.queues()[0]) == 1
+
+
+def test_a_worker_without_redis_says_so_and_ends(
+    start_worker: Callable[[], subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://:s3cret@127.0.0.1:{free_port()}/0")
+    process = start_worker()
+    assert process.wait(_WAIT_SECONDS) == 1
+    log = (tmp_path / "worker-0.log").read_text()
+    assert "the worker cannot run" in log
+    assert "Traceback" not in log
+    assert "s3cret" not in log
