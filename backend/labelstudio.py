@@ -7,6 +7,7 @@ queue is built on, and its client alone costs 110 MB, which the web process shou
 import itertools
 import json
 import threading
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from carcond.errors import LabelStudioError
 from carcond.settings import Settings
 
 PAGE_SIZE = 500
+_RETRY_WAITS_S = (0.3, 1.5)
 # What the loop needs of a task and of its annotations and predictions (Label Studio applies one list
 # to all three): everything else makes the page slower to build and to send.
 _TASK_FIELDS = (
@@ -165,16 +167,17 @@ class LabelStudioApi:
     def request(self, method: str, path: str, json: Any = None, params: dict[str, Any] | None = None) -> Any:
         """Send one request and return the decoded reply (None when it has no body).
 
+        An answer of 5xx is asked for again, twice: a busy Label Studio on SQLite gives one now and then.
+
         Raises:
             LabelStudioError: not reachable, or answered with an error (then `status` is set).
         """
-        try:
-            response = self._client.request(method, path, json=json, params=params)
-        except httpx.HTTPError as error:
-            raise LabelStudioError(
-                f"Label Studio at {self.url} could not be reached for {method} {path}: {type(error).__name__}. "
-                "Is it running, and is LABEL_STUDIO_URL right?"
-            ) from error
+        response = self._send(method, path, json, params)
+        for wait_s in _RETRY_WAITS_S:
+            if not response.is_server_error:
+                break
+            time.sleep(wait_s)
+            response = self._send(method, path, json, params)
         if not response.is_success:
             raise LabelStudioError(_explain(method, path, response), response.status_code)
         if not response.content:
@@ -185,6 +188,15 @@ class LabelStudioApi:
             raise LabelStudioError(
                 f"{method} {path}: expected JSON from Label Studio, got {response.headers.get('content-type')}"
             ) from None
+
+    def _send(self, method: str, path: str, json: Any, params: dict[str, Any] | None) -> httpx.Response:
+        try:
+            return self._client.request(method, path, json=json, params=params)
+        except httpx.HTTPError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} could not be reached for {method} {path}: {type(error).__name__}. "
+                "Is it running, and is LABEL_STUDIO_URL right?"
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,7 +1,9 @@
 """A real Label Studio on this machine: its own environment, and the settings it is started with."""
 
+import contextlib
 import fcntl
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +81,22 @@ def _run(command: list[str]) -> None:
             f"installing Label Studio failed at `{' '.join(command)}` (exit code {done.returncode}):\n"
             + "\n".join((done.stdout + done.stderr).splitlines()[-10:])
         )
+
+
+def prepare_database(data_dir: Path) -> bool:
+    """Make the database file, in the mode in which readers and a writer do not lock each other out.
+
+    In SQLite's default mode an annotator who asks for the next photo while predictions are written
+    can get "database is locked" for an answer. The mode is kept in the file.
+
+    Returns:
+        Whether the file is new.
+    """
+    path = data_dir / "label_studio.sqlite3"
+    is_new = not path.exists()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    return is_new
 
 
 def command(venv: Path, port: int) -> list[str]:

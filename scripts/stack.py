@@ -200,7 +200,7 @@ class Stack:
 
     def _start_label_studio(self) -> ManagedProcess:
         data_dir = make_directory(self._data / "label-studio")
-        if not (data_dir / "label_studio.sqlite3").exists():
+        if label_studio_server.prepare_database(data_dir):
             self._say("starting Label Studio; the first time it makes its database, which takes about a minute")
         process = ManagedProcess(
             name="label-studio",
@@ -257,14 +257,10 @@ class Stack:
         self._processes[name].start()
 
     def stop(self) -> None:
-        """Stop all servers, Redis last: the others still talk to it. Doing it twice is no error."""
-        callers = [process for name, process in self._processes.items() if name != "redis"]
-        for process in callers:
-            process.ask_to_stop()
-        for process in callers:
-            process.stop()
-        if "redis" in self._processes:
-            self._processes["redis"].stop()
+        """Stop all servers, those first that call the others. Doing it twice is no error."""
+        order = [name for name in ("worker", "backend", "label-studio", "redis") if name in self._processes]
+        for name in order:
+            self._processes[name].stop()
         self._let_go()
 
     def kill(self) -> None:
