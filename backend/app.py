@@ -102,16 +102,18 @@ class _Routes:
         model = self._model(project.get("id") if isinstance(project, dict) else project)
         if not model.project_id:
             raise _BadRequestError("expected 'project' with an id")
-        if action not in _NEWS and not (action == "PROJECT_UPDATED" and self._has_new_config(project)):
+        if action not in _NEWS and not (
+            action == "PROJECT_UPDATED" and self._has_new_config(model.project_id, project)
+        ):
             return jsonify(status="ignored", action=action), 200
         return jsonify(status="ok", action=action, **model.fit(event=action, data=body)), 201
 
-    def _has_new_config(self, project: Any) -> bool:
+    def _has_new_config(self, project_id: int, project: Any) -> bool:
         """Whether a project's label config differs from the one this process saw last."""
         config = str(project.get("label_config") or "") if isinstance(project, dict) else ""
-        digest = hashlib.sha256(config.encode()).hexdigest()
-        known = self._configs.get(parse_project_id(project["id"]))
-        self._configs[parse_project_id(project["id"])] = digest
+        digest = hashlib.sha256(config.encode("utf-8", "surrogatepass")).hexdigest()
+        known = self._configs.get(project_id)
+        self._configs[project_id] = digest
         return known != digest
 
     def _model(self, project: Any, label_config: Any = None) -> CarConditionModel:
