@@ -1,6 +1,7 @@
 """Redis, Label Studio, the backend and its worker on this machine, started and stopped together."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -129,10 +130,9 @@ class Stack:
         return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment of backend and worker, and of `carcond` commands about this stack."""
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return inherited | {
+    def settings(self) -> dict[str, str]:
+        """The settings of backend and worker, and of `carcond` commands about this stack, secrets included."""
+        return {
             "LABEL_STUDIO_URL": self.label_studio_url,
             "LABEL_STUDIO_HOST": self.label_studio_url,
             "LABEL_STUDIO_API_KEY": self.api_key,
@@ -142,9 +142,21 @@ class Stack:
             "CARCOND_BASIC_AUTH_USER": self.credentials.backend_user,
             "CARCOND_BASIC_AUTH_PASSWORD": self.credentials.backend_password,
             "CARCOND_BIND": f"127.0.0.1:{self.options.backend_port}",
-            "PYTHONUNBUFFERED": "1",
             **self.options.extra_environment,
         }
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of backend and worker."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return inherited | self.settings | {"PYTHONUNBUFFERED": "1"}
+
+    def _write_settings(self) -> None:
+        """Write the settings for a person's shell, readable by that person alone."""
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.settings.items()]
+        path = self._data / "environment"
+        path.touch(mode=0o600)
+        path.write_text("".join(lines), encoding="utf-8")
 
     def api(self) -> LabelStudioApi:
         """The client for its Label Studio. Shared: it is closed when the stack stops."""
@@ -167,6 +179,7 @@ class Stack:
     def _start(self) -> None:
         self._lock.acquire()
         self._check_room()
+        self._write_settings()
         label_studio_server.install(self.options.label_studio_venv, self._say)
         self._start_redis()
         label_studio = self._start_label_studio()
@@ -175,7 +188,7 @@ class Stack:
         backend.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
         label_studio.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
         # Its first act is to ask Label Studio for news.
-        self._run("worker", [sys.executable, "-m", "backend.worker"], stop_timeout_s=15.0)
+        self._run("worker", [sys.executable, "-m", "backend.worker"], stop_timeout_s=8.0)
 
     def _check_room(self) -> None:
         check_disk(self._data, RUN_MIB, "running the stack")

@@ -112,7 +112,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _stop(stack: Stack) -> None:
-    _say("stopping (Ctrl-C again: at once)")
+    if stack.pids:
+        _say("stopping (Ctrl-C again: at once)")
     try:
         stack.stop()
     except KeyboardInterrupt:
@@ -149,11 +150,10 @@ def _sample_folder(data_dir: Path) -> Path:
 def _import(stack: Stack, project_id: int, folder: Path) -> None:
     columns = (TextColumn("up: importing photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        bar = progress.add_task("", total=None)
+        bar = progress.add_task("", visible=False)
         count = stack.import_photos(
-            project_id, folder, lambda done, total: progress.update(bar, completed=done, total=total)
+            project_id, folder, lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
         )
-        progress.update(bar, completed=count, total=count)
     _say(f"{count} new photos imported" if count else "all photos are imported already")
 
 
