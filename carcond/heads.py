@@ -169,7 +169,7 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
             indices = classes.get(task.key, _NOTHING)
             known = indices != UNKNOWN
             if len(np.unique(indices[known])) >= 2:
-                by_task[task.key] = _fit_head(task, embeddings[known], indices[known], seed)
+                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed)
     if not by_task:
         counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
         raise NotEnoughLabelsError(
@@ -178,14 +178,23 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
     return Heads(encoder_id, by_task)
 
 
-def _fit_head(task: Task, embeddings: FloatArray, indices: IntArray, seed: int) -> Head:
-    weight, bias = _fit_linear(embeddings, indices, len(task.classes))
+def fit_head(task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 0) -> Head:
+    """Fit and calibrate the head of one task.
+
+    Args:
+        task: what it tells; any classes, not only those of `TASKS`.
+        embeddings: ``(N, D)``.
+        indices: class indices ``(N,)`` of at least two classes, all known.
+        seed: of the cross-fitting folds.
+    """
+    weight, bias = fit_linear(embeddings, indices, len(task.classes))
     held_out = _cross_fitted_logits(embeddings, indices, len(task.classes), seed)
     temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
     return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
 
 
-def _fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
+def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
+    """Weight ``(K, D)`` and bias ``(K,)`` of a linear head, fitted on at least two classes and not calibrated."""
     # Imported here: the web process applies heads and never fits them.
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
@@ -216,7 +225,7 @@ def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count:
     fold = _stratified_folds(indices, min(_FOLDS, second_most), seed)
     logits = np.zeros((len(indices), class_count), dtype=np.float32)
     for k in range(fold.max() + 1):
-        weight, bias = _fit_linear(embeddings[fold != k], indices[fold != k], class_count)
+        weight, bias = fit_linear(embeddings[fold != k], indices[fold != k], class_count)
         logits[fold == k] = embeddings[fold == k] @ weight.T + bias
     return logits
 
