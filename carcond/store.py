@@ -3,18 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Engine, and_, create_engine, delete, event, func, select, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from carcond.database import open_database, reason
 from carcond.errors import StoreError
-from carcond.tables import AnnotationRow, Base, Embedding, Photo, PredictionRow, Project
+from carcond.tables import AnnotationRow, Embedding, Photo, PredictionRow, Project
 
 # Half precision halves the store, and moves a probability by less than 0.001.
 EMBEDDING_DTYPE: Final = np.dtype("<f2")
@@ -39,14 +38,12 @@ class Store:
     """The tables of one database. Safe to share between threads and processes."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = _make_engine(database_url)
-        try:
-            Base.metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
-            raise StoreError(
-                f"the store at {make_url(database_url).render_as_string()} cannot be opened "
-                f"({type(error).__name__}): check DATABASE_URL, whether its folder is writable, and the disk's space"
-            ) from error
+        """Open the database and make the tables that it lacks.
+
+        Raises:
+            StoreError: it cannot be opened or written.
+        """
+        self._engine = open_database(database_url)
 
     def close(self) -> None:
         """Close all connections."""
@@ -54,9 +51,16 @@ class Store:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A transaction: committed at the end, rolled back on an error."""
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A transaction: committed at the end, rolled back on an error.
+
+        Raises:
+            StoreError: the database is not there any more, locked for too long, or its disk is full.
+        """
+        try:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
 
     # Projects
 
@@ -93,7 +97,9 @@ class Store:
 
     def mirror_tasks(self, project_id: int, tasks: Iterable[TaskMirror]) -> None:
         """Replace what is known of these tasks. A changed photo address drops the photo's embeddings."""
-        for chunk in _chunks(list(tasks)):
+        # A page read while tasks change can bring a task a second time: what came last counts.
+        latest = {task.task_id: task for task in tasks}
+        for chunk in _chunks(list(latest.values())):
             ids = [task.task_id for task in chunk]
             with self.session() as session:
                 known = {p.task_id: p for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))}
@@ -255,23 +261,6 @@ class Store:
                         .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
                         .values(values)
                     )
-
-
-def _make_engine(database_url: str) -> Engine:
-    url = make_url(database_url)
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 15})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: object) -> None:
-        # Readers (the web process) and the writer (the worker) do not wait for each other.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    return engine
 
 
 def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:

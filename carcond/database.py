@@ -1,0 +1,74 @@
+"""Opening the database: SQLite by default, PostgreSQL when told."""
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from carcond.errors import StoreError
+from carcond.tables import Base
+
+# Two processes that start together must not both make the tables.
+_CREATION_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(20260101)"}
+
+
+def open_database(database_url: str) -> Engine:
+    """Open a database and make the tables that it lacks.
+
+    Raises:
+        StoreError: it cannot be opened or written.
+    """
+    try:
+        engine = _make_engine(database_url)
+        _create_missing_tables(engine)
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        raise StoreError(
+            f"the store at {_shown(database_url)} cannot be opened ({reason(error)}): "
+            "check DATABASE_URL, whether its folder is writable, and the disk's space"
+        ) from error
+    return engine
+
+
+def reason(error: Exception) -> str:
+    """What the database driver said, without the statement and its values."""
+    return str(getattr(error, "orig", None) or error)
+
+
+def _make_engine(database_url: str) -> Engine:
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": 15})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # Readers (the web process) and the writer (the worker) do not wait for each other. The mode
+        # stays with the file: when it is locked, another process is about to set it.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+def _create_missing_tables(engine: Engine) -> None:
+    if Base.metadata.tables.keys() <= set(inspect(engine).get_table_names()):
+        return
+    with engine.begin() as connection:
+        lock = _CREATION_LOCK.get(engine.dialect.name)
+        if lock:
+            connection.exec_driver_sql(lock)
+        Base.metadata.create_all(connection)
+
+
+def _shown(database_url: str) -> str:
+    try:
+        return make_url(database_url).render_as_string()  # hides the password
+    except ArgumentError:
+        return "an address that is none"
