@@ -23,6 +23,7 @@ from carcond.tables import PredictionRow
 
 logger = logging.getLogger(__name__)
 
+_SETTLE_S = 0.5
 _REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND)
 
 
@@ -58,6 +59,8 @@ class Publisher:
         # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
         if self._store.has_prediction(self._project_id, version):
             self._api.update_project(self._project_id, model_version=version)
+            # Somebody may be being served a task of the old queue: let that finish before its prediction moves.
+            time.sleep(_SETTLE_S)
         self._write([draft for draft in drafts if draft not in last_served])
 
     def refresh(self, drafts: Sequence[PredictionDraft], interrupted: Callable[[], bool]) -> int:
