@@ -53,6 +53,7 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
         How many photos nobody has looked at yet; those that could not be reached are not among them,
         or a turn would follow a turn for their sake.
     """
+    _group_new_photos(services.store, project_id)  # a worker may have been killed before it came to that
     waiting = _waiting(services.store, project_id, encoder_id)
     if not waiting:
         return 0
@@ -123,9 +124,11 @@ def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
 
 def _group_new_photos(store: Store, project_id: int) -> None:
     """Put photos beside their near-duplicates; a group's side of the split holds for newcomers too."""
-    photos = store.hashed_photos(project_id)
-    grouped = [p for p in photos if p.group is not None]
-    new = [p for p in photos if p.group is None]
+    new = store.ungrouped_photos(project_id)
+    if not new:
+        return
+    # Deleted photos too: a copy that comes back later belongs to their group.
+    grouped = [p for p in store.known_photos(project_id) if p.group is not None]
     groups = assign_groups([_hash(p) for p in new], [_hash(p) for p in grouped], [p.group or 0 for p in grouped])
     side_by_group = {p.group: p.side for p in grouped if p.side}
     store.update_photos(

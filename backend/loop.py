@@ -62,7 +62,10 @@ class TurnReport:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What the store knows of a project at one moment; embeddings are those of one encoder."""
+    """What the store knows of a project at one moment; embeddings are those of one encoder.
+
+    `photos` has the deleted ones too: a group keeps its side when its labelled photos are gone.
+    """
 
     encoder_id: str
     photos: Sequence[Photo]
@@ -153,7 +156,8 @@ class Loop:
         labels = merge_annotations(annotations)
         skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
         task_ids, embeddings = self._store.embeddings(self._project_id, encoder_id)
-        return _Snapshot(encoder_id, self._store.photos(self._project_id), labels, skipped, task_ids, embeddings)
+        photos = self._store.known_photos(self._project_id)
+        return _Snapshot(encoder_id, photos, labels, skipped, task_ids, embeddings)
 
     def _keep_sides(self, photos: Sequence[Photo]) -> None:
         changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]
@@ -216,7 +220,7 @@ class Loop:
         if not ranked.queue or ranked.queue[0].model_version == COLD_START_VERSION:
             return []
         embedded = set(snapshot.task_ids.tolist())
-        unreadable = [p.task_id for p in snapshot.photos if p.problem and p.task_id not in embedded]
+        unreadable = [p.task_id for p in snapshot.photos if p.problem and not p.gone and p.task_id not in embedded]
         return [
             PredictionDraft(task_id, [], 0.0, COLD_START_VERSION, None)
             for task_id in unreadable

@@ -146,10 +146,15 @@ class Store:
             query = select(func.count()).select_from(Photo).where(Photo.project_id == project_id, ~Photo.gone)
             return int(session.scalars(query).one())
 
-    def hashed_photos(self, project_id: int) -> list[Photo]:
-        """All photos with a perceptual hash, the deleted ones too: groups and sides outlive a task."""
+    def known_photos(self, project_id: int) -> list[Photo]:
+        """All photos ever seen, the deleted ones too, in order of task id: groups and sides outlive a task."""
         with self.session() as session:
-            query = select(Photo).where(Photo.project_id == project_id, Photo.phash.is_not(None))
+            return list(session.scalars(select(Photo).where(Photo.project_id == project_id).order_by(Photo.task_id)))
+
+    def ungrouped_photos(self, project_id: int) -> list[Photo]:
+        """Photos with a perceptual hash that have not been put into a group yet, in order of task id."""
+        query = select(Photo).where(Photo.project_id == project_id, Photo.phash.is_not(None), Photo.group.is_(None))
+        with self.session() as session:
             return list(session.scalars(query.order_by(Photo.task_id)))
 
     def annotations(self, project_id: int) -> list[AnnotationRow]:

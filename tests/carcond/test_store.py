@@ -231,11 +231,18 @@ def test_a_deleted_task_that_returns_finds_its_side_and_embedding(store: Store) 
     assert store.annotations(PROJECT) == []
 
 
-def test_a_deleted_photo_still_counts_among_the_hashed_ones(store: Store) -> None:
+def test_a_deleted_photo_still_counts_among_the_known_ones(store: Store) -> None:
+    store.mirror_tasks(PROJECT, [task(1), task(2), task(3)])
+    store.mark_gone(PROJECT, present={2, 3})
+    assert [p.task_id for p in store.known_photos(PROJECT)] == [1, 2, 3]
+    assert [p.task_id for p in store.photos(PROJECT)] == [2, 3]
+
+
+def test_a_photo_is_ungrouped_from_its_hash_until_its_group(store: Store) -> None:
     store.mirror_tasks(PROJECT, [task(1), task(2), task(3)])
     store.update_photos(PROJECT, [{"task_id": i, "phash": f"{i:016x}"} for i in (1, 2)])
-    store.mark_gone(PROJECT, present={2, 3})
-    assert [p.task_id for p in store.hashed_photos(PROJECT)] == [1, 2]
+    store.update_photos(PROJECT, [{"task_id": 1, "group": 1}])
+    assert [p.task_id for p in store.ungrouped_photos(PROJECT)] == [2]
 
 
 def test_a_task_is_found_deleted_once(store: Store) -> None:
