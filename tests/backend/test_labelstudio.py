@@ -18,6 +18,11 @@ def json_reply(content: Any, status: int = 200) -> Reply:
     return Reply(json.dumps(content).encode(), status, {"Content-Type": "application/json"})
 
 
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.labelstudio._RETRY_WAITS_S", (0.0, 0.0))
+
+
 @pytest.fixture
 def api(server: HttpServer) -> Iterator[LabelStudioApi]:
     made = LabelStudioApi(server.url, LEGACY, timeout_s=5)
@@ -147,6 +152,29 @@ def test_a_refusal_of_any_form_is_one_error(api: LabelStudioApi, server: HttpSer
     with pytest.raises(LabelStudioError, match="HTTP 500") as caught:
         api.project(1)
     assert caught.value.status == 500
+
+
+@pytest.mark.parametrize(("failures", "succeeds"), [(1, True), (2, True), (3, False)])
+def test_a_server_error_is_asked_for_again_twice(
+    api: LabelStudioApi, server: HttpServer, failures: int, succeeds: bool
+) -> None:
+    def answer(_: Request) -> Reply:
+        return Reply(status=500) if len(server.requests) <= failures else json_reply({"release": "1.23.2"})
+
+    server.answers["/api/version"] = answer
+    if succeeds:
+        assert api.request("GET", "/api/version") == {"release": "1.23.2"}
+    else:
+        with pytest.raises(LabelStudioError, match="HTTP 500"):
+            api.request("GET", "/api/version")
+    assert len(server.requests) == min(failures + 1, 3)
+
+
+def test_a_refusal_is_not_asked_for_again(api: LabelStudioApi, server: HttpServer) -> None:
+    server.answers["/api/version"] = Reply(status=400)
+    with pytest.raises(LabelStudioError):
+        api.request("GET", "/api/version")
+    assert len(server.requests) == 1
 
 
 def test_nobody_there_is_an_error_without_a_status() -> None:

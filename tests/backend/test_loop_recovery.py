@@ -16,7 +16,7 @@ from carcond.registry import COLD_START_VERSION, Registry
 from tests.backend.drawings import draw_photo
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import DAMAGE, Garage
-from tests.backend.http_server import HttpServer, Reply
+from tests.backend.http_server import Reply
 from tests.conftest import MakeEncoder
 
 pytestmark = pytest.mark.slow
@@ -51,15 +51,17 @@ def test_a_label_on_an_unreadable_photo_is_listed_and_not_used(garage: Garage) -
 
 
 def test_a_photo_that_answers_401_is_served_once_it_can_be_had(
-    trained: tuple[Garage, list[int]], server: HttpServer
+    trained: tuple[Garage, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     garage, _ = trained
+    monkeypatch.setattr("backend.embedding._FIRST_WAIT_S", 0.0)
     closed = garage.add_bad_photo("/closed.jpg", Reply(status=401))
     assert garage.settle().photos_left == 0
-    assert garage.studio.predictions_of(closed) == []
-    server.answers["/closed.jpg"] = Reply(draw_photo(999))
+    assert closed not in garage.studio.served()
+    garage.server.answers["/closed.jpg"] = Reply(draw_photo(999))
     garage.settle()
     assert garage.studio.prediction(closed).model_version == "carcond-0001"
+    assert set(garage.studio.words(closed)) == {"cleanliness", "damage"}
 
 
 # What breaks

@@ -32,7 +32,7 @@ def ids(studio: FakeLabelStudio) -> list[int]:
 
 
 @pytest.fixture
-def publisher(studio: FakeLabelStudio, store: Store) -> Publisher:
+def publisher(studio: FakeLabelStudio, store: Store, prompt_publishing: None) -> Publisher:
     return Publisher(studio, store, PROJECT, connections=2)
 
 
