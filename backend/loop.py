@@ -116,8 +116,13 @@ class Loop:
         ranked = self._rank(snapshot, version, binding)
         watch.lap("rank")
         self._progress("publishing", 0, len(ranked.queue))
-        queue = self._not_current(ranked.queue)
-        self._publisher.publish_queue(queue, project.model_version, _name(version), ranked.round_length)
+        self._publisher.publish_queue(
+            self._not_current(ranked.queue),
+            ranked.rest,
+            served_version=project.model_version,
+            version=_name(version),
+            head=ranked.round_length,
+        )
         watch.lap("publish")
         stale = len(self._not_current(ranked.rest))
         return TurnReport(_name(version), refitted, len(snapshot.labels), left, stale, watch.seconds)

@@ -23,7 +23,6 @@ from carcond.tables import PredictionRow
 
 logger = logging.getLogger(__name__)
 
-_SETTLE_S = 0.5
 _REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND)
 
 
@@ -36,32 +35,45 @@ class Publisher:
         self._project_id = project_id
         self._connections = connections
 
-    def publish_queue(self, drafts: Sequence[PredictionDraft], served_version: str, version: str, head: int) -> None:
+    def publish_queue(
+        self,
+        queue: Sequence[PredictionDraft],
+        rest: Sequence[PredictionDraft],
+        *,
+        served_version: str,
+        version: str,
+        head: int,
+    ) -> None:
         """Write those predictions of the queue that are not there yet, and serve their version.
 
-        A task whose prediction has moved on before the project has would be opened without its
-        pre-label. So the `head` of the writes, which has to come before the project moves, is made
-        of tasks that the old queue does not hold, or would serve last.
+        Label Studio shows a pre-label only while the task's prediction and the project are of one
+        version, so tasks that are being opened must change together with the project. The `head` of
+        the writes, which has to come before the project moves, is made of tasks that the old queue
+        would serve last; those that it would serve next come right after.
 
         Args:
-            drafts: in the order in which they should be there, all of `version`.
+            queue: in the order in which they should be there, all of `version`.
+            rest: the other unlabelled tasks' predictions.
             served_version: the project's present `model_version`.
             version: the version to serve.
             head: so many are written before the project moves, so that nobody finds an empty queue.
         """
         if served_version == version:
-            self._write(drafts)
+            self._write(queue)
             return
-        stored = self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts])
-        old_score = {row.task_id: row.score or 0.0 for row in stored if row.model_version == served_version}
-        last_served = sorted(drafts, key=lambda draft: -old_score.get(draft.task_id, math.inf))[:head]
-        self._write(last_served)
+        old = [row for row in self._store.predictions(self._project_id) if row.model_version == served_version]
+        old_score = {row.task_id: row.score or 0.0 for row in old}
+        served_last = sorted(queue, key=lambda draft: -old_score.get(draft.task_id, math.inf))[:head]
+        self._write(served_last)
         # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
         if self._store.has_prediction(self._project_id, version):
             self._api.update_project(self._project_id, model_version=version)
-            # Somebody may be being served a task of the old queue: let that finish before its prediction moves.
-            time.sleep(_SETTLE_S)
-        self._write([draft for draft in drafts if draft not in last_served])
+        written = {draft.task_id for draft in served_last}
+        next_in_line = _first_of_each_slot(old, {draft.task_id for draft in (*queue, *rest)})
+        urgent = [draft for draft in (*queue, *rest) if draft.task_id in next_in_line - written]
+        self._write(urgent)
+        written |= next_in_line
+        self._write([draft for draft in queue if draft.task_id not in written])
 
     def refresh(self, drafts: Sequence[PredictionDraft], interrupted: Callable[[], bool]) -> int:
         """Write further predictions one at a time, at half speed, until done or interrupted.
@@ -118,3 +130,12 @@ class Publisher:
             if error.status != httpx.codes.NOT_FOUND:
                 raise
         self._store.drop_prediction(self._project_id, prediction_id)
+
+
+def _first_of_each_slot(rows: Sequence[PredictionRow], task_ids: set[int]) -> set[int]:
+    """The tasks, among the given ones, with the lowest score of each slot."""
+    first: dict[int | None, PredictionRow] = {}
+    for row in rows:
+        if row.task_id in task_ids and (row.slot not in first or (row.score or 0) < (first[row.slot].score or 0)):
+            first[row.slot] = row
+    return {row.task_id for row in first.values()}

@@ -122,13 +122,7 @@ def job_queue(redis_url: str, make_settings: MakeSettings) -> JobQueue:
 
 
 @pytest.fixture
-def prompt_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is being served anything that a publisher would have to wait for."""
-    monkeypatch.setattr("backend.publishing._SETTLE_S", 0.0)
-
-
-@pytest.fixture
-def garage(services: Services, server: HttpServer, prompt_publishing: None) -> Garage:
+def garage(services: Services, server: HttpServer) -> Garage:
     return Garage(services, server)
 
 

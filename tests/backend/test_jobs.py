@@ -36,9 +36,7 @@ with jobs.JobQueue(Settings(redis_url=sys.argv[1])).lock(1):
 
 
 @pytest.fixture
-def working_garage(
-    redis_url: str, server: HttpServer, make_settings: MakeSettings, prompt_publishing: None
-) -> Iterator[Garage]:
+def working_garage(redis_url: str, server: HttpServer, make_settings: MakeSettings) -> Iterator[Garage]:
     """A garage that the jobs of this process work on."""
     make_settings(REDIS_URL=redis_url, LABEL_STUDIO_URL=server.url)
     made = Garage(get_services(), server)

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def ids(studio: FakeLabelStudio) -> list[int]:
 
 
 @pytest.fixture
-def publisher(studio: FakeLabelStudio, store: Store, prompt_publishing: None) -> Publisher:
+def publisher(studio: FakeLabelStudio, store: Store) -> Publisher:
     return Publisher(studio, store, PROJECT, connections=2)
 
 
@@ -49,6 +49,17 @@ def mirrored(store: Store) -> set[tuple[int, int, str, int | None]]:
     return {(row.prediction_id, row.task_id, row.model_version, row.slot) for row in store.predictions(PROJECT)}
 
 
+def publish(
+    publisher: Publisher,
+    queue: list[PredictionDraft],
+    served_version: str,
+    version: str,
+    head: int,
+    rest: Sequence[PredictionDraft] = (),
+) -> None:
+    publisher.publish_queue(queue, rest, served_version=served_version, version=version, head=head)
+
+
 def held(studio: FakeLabelStudio, ids: list[int]) -> set[tuple[int, int, str, int | None]]:
     return {(p.id, p.task_id, p.model_version, p.slot) for i in ids for p in studio.predictions_of(i)}
 
@@ -56,7 +67,7 @@ def held(studio: FakeLabelStudio, ids: list[int]) -> set[tuple[int, int, str, in
 def test_a_first_queue_is_written_and_served(
     publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
 ) -> None:
-    publisher.publish_queue(drafts(ids), "", NEW, head=3)
+    publish(publisher, drafts(ids), "", NEW, head=3)
     assert studio.model_version == NEW
     assert all(studio.prediction(task_id).model_version == NEW for task_id in ids)
     assert mirrored(store) == held(studio, ids)
@@ -65,7 +76,7 @@ def test_a_first_queue_is_written_and_served(
 def test_the_project_moves_after_the_head_and_before_the_rest(
     publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
 ) -> None:
-    publisher.publish_queue(drafts(ids), "", NEW, head=3)
+    publish(publisher, drafts(ids), "", NEW, head=3)
     assert studio.writes.index(("project", NEW)) == 3
 
 
@@ -74,29 +85,41 @@ def test_the_head_is_made_of_tasks_that_the_old_queue_would_serve_last(
 ) -> None:
     in_old_queue, fresh = ids[:6], ids[6:8]
     old = [PredictionDraft(task_id, [], 0.1 * i, OLD, 1) for i, task_id in enumerate(in_old_queue)]
-    publisher.publish_queue(old, "", OLD, head=1)
+    publish(publisher, old, "", OLD, head=1)
     studio.writes.clear()
-    publisher.publish_queue(drafts(in_old_queue + fresh), OLD, NEW, head=4)
+    publish(publisher, drafts(in_old_queue + fresh), OLD, NEW, head=4)
     before_the_move = {task_id for _, task_id in studio.writes[: studio.writes.index(("project", NEW))]}
     assert before_the_move == {*fresh, *in_old_queue[-2:]}
 
 
+def test_tasks_that_the_old_queue_would_serve_next_move_right_after_the_project(
+    publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
+) -> None:
+    """They may be being opened, and without a prediction of the project's version they open blank."""
+    old = [PredictionDraft(task_id, [], 0.1 * i, OLD, i % 2) for i, task_id in enumerate(ids[:6])]
+    publish(publisher, old, "", OLD, head=1)
+    studio.writes.clear()
+    publish(publisher, drafts(ids[2:]), OLD, NEW, head=2, rest=drafts(ids[:2]))
+    after_the_move = [task_id for _, task_id in studio.writes[studio.writes.index(("project", NEW)) + 1 :]]
+    assert set(after_the_move[:2]) == set(ids[:2])
+
+
 def test_predictions_are_moved_in_place(publisher: Publisher, studio: FakeLabelStudio, ids: list[int]) -> None:
-    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    publish(publisher, drafts(ids, OLD), "", OLD, head=3)
     before = [studio.prediction(task_id).id for task_id in ids]
-    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    publish(publisher, drafts(ids, NEW), OLD, NEW, head=3)
     assert [studio.prediction(task_id).id for task_id in ids] == before
     assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
 
 
 def test_a_served_version_is_not_set_again(publisher: Publisher, studio: FakeLabelStudio, ids: list[int]) -> None:
-    publisher.publish_queue(drafts(ids), NEW, NEW, head=3)
+    publish(publisher, drafts(ids), NEW, NEW, head=3)
     assert ("project", NEW) not in studio.writes
 
 
 def test_a_version_without_predictions_is_not_asked_for(publisher: Publisher, studio: FakeLabelStudio) -> None:
     """Label Studio would refuse it, and the turn would fail for ever."""
-    publisher.publish_queue([], OLD, NEW, head=3)
+    publish(publisher, [], OLD, NEW, head=3)
     assert studio.writes == []
 
 
@@ -105,9 +128,9 @@ def test_a_queue_that_was_written_before_the_project_could_be_moved_is_served_no
 ) -> None:
     studio.writes_until_failure = 3
     with pytest.raises(LabelStudioError):
-        publisher.publish_queue(drafts(ids[:3]), "", NEW, head=3)
+        publish(publisher, drafts(ids[:3]), "", NEW, head=3)
     studio.writes_until_failure = None
-    publisher.publish_queue([], "", NEW, head=3)
+    publish(publisher, [], "", NEW, head=3)
     assert studio.model_version == NEW
 
 
@@ -115,7 +138,7 @@ def test_duplicates_are_removed(publisher: Publisher, studio: FakeLabelStudio, s
     for version in (OLD, OLD, NEW):
         studio.create_prediction(PredictionDraft(ids[0], [], 0.5, version, None))
     sync(studio, store)
-    publisher.publish_queue(drafts(ids[:1]), NEW, NEW, head=1)
+    publish(publisher, drafts(ids[:1]), NEW, NEW, head=1)
     assert studio.prediction(ids[0]).model_version == NEW
     assert mirrored(store) == held(studio, ids)
 
@@ -123,9 +146,9 @@ def test_duplicates_are_removed(publisher: Publisher, studio: FakeLabelStudio, s
 def test_a_task_that_was_deleted_meanwhile_is_passed_over(
     publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
 ) -> None:
-    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    publish(publisher, drafts(ids, OLD), "", OLD, head=3)
     studio.delete_task(ids[0])
-    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    publish(publisher, drafts(ids, NEW), OLD, NEW, head=3)
     assert mirrored(store) == held(studio, ids[1:])
     assert studio.model_version == NEW
 
@@ -133,9 +156,9 @@ def test_a_task_that_was_deleted_meanwhile_is_passed_over(
 def test_a_prediction_that_somebody_removed_is_written_anew(
     publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
 ) -> None:
-    publisher.publish_queue(drafts(ids, OLD), "", OLD, head=3)
+    publish(publisher, drafts(ids, OLD), "", OLD, head=3)
     studio.delete_predictions_in_bulk()
-    publisher.publish_queue(drafts(ids, NEW), OLD, NEW, head=3)
+    publish(publisher, drafts(ids, NEW), OLD, NEW, head=3)
     assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
     assert mirrored(store) == held(studio, ids)
 
@@ -145,7 +168,7 @@ def test_an_error_of_label_studio_is_raised_and_what_was_written_is_known(
 ) -> None:
     studio.writes_until_failure = 5
     with pytest.raises(LabelStudioError):
-        publisher.publish_queue(drafts(ids), "", NEW, head=3)
+        publish(publisher, drafts(ids), "", NEW, head=3)
     assert mirrored(store) == held(studio, ids)
     assert studio.model_version == NEW
 
