@@ -6,6 +6,8 @@ CarcondError
 ├── EncoderError           an encoder is missing, broken, or cannot be made
 │   └── WeightsUnavailableError   pretrained weights could not be had
 ├── NotEnoughLabelsError   no head can be fitted on what there is
+├── LabelTableError        a CSV file of labels that cannot be used
+├── StrategyError          a strategy with a name that means nothing
 ├── StoreError             the database cannot be opened or written
 ├── RegistryError          a model version is missing or broken
 ├── LabelConfigError       a label config without cleanliness or damage choices
@@ -37,6 +39,14 @@ class WeightsUnavailableError(EncoderError):
 
 class NotEnoughLabelsError(CarcondError):
     """There are too few labels to fit any head."""
+
+
+class LabelTableError(CarcondError):
+    """A CSV file of labels is missing, lacks a column, or has words that mean no class."""
+
+
+class StrategyError(CarcondError):
+    """A strategy was asked for by a name that means nothing."""
 
 
 class StoreError(CarcondError):

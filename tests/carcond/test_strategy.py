@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from carcond.errors import StrategyError
+from carcond.strategy import Beliefs, Strategy, choose_batch, parse_strategies, parse_strategy
+from carcond.taxonomy import CLEANLINESS, DAMAGE
+
+
+def beliefs() -> Beliefs:
+    damage = np.array([[[0.9, 0.1], [0.5, 0.5], [0.7, 0.3]]], dtype=np.float32)
+    cleanliness = np.array([[[0.98, 0.01, 0.01], [0.98, 0.01, 0.01], [0.4, 0.4, 0.2]]], dtype=np.float32)
+    embeddings = np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32)
+    return Beliefs((CLEANLINESS, DAMAGE), embeddings, {"damage": damage, "cleanliness": cleanliness})
+
+
+def test_a_name_of_one_word_starts_with_typical_photos_and_takes_the_best() -> None:
+    assert parse_strategy("margin") == Strategy("margin", "margin", "top", "typical", 25, exploration=False)
+
+
+def test_words_say_batch_rule_start_and_exploration_in_any_order() -> None:
+    expected = Strategy("entropy-exploration-random10-power", "entropy", "power", "random", 10, exploration=True)
+    assert parse_strategy("entropy-exploration-random10-power") == expected
+
+
+def test_live_is_the_rule_of_the_queue() -> None:
+    assert parse_strategy("live") == Strategy("live", "joint", "slots", "typical", 25, exploration=True)
+
+
+def test_badge_is_known_by_its_own_name() -> None:
+    assert parse_strategy("badge").batch == "badge"
+
+
+def test_only_disagreement_needs_an_ensemble() -> None:
+    assert parse_strategy("disagreement-power").needs_ensemble
+    assert not parse_strategy("entropy").needs_ensemble
+
+
+@pytest.mark.parametrize("name", ["", "best", "power", "margin-best", "margin-typical0", "margin-", "Margin"])
+def test_a_word_that_means_nothing_is_refused_by_name(name: str) -> None:
+    with pytest.raises(StrategyError, match=f"got '.*{name.rpartition('-')[2]}'"):
+        parse_strategy(name)
+
+
+def test_a_strategy_named_twice_is_taken_once() -> None:
+    assert [each.name for each in parse_strategies("margin, random,margin")] == ["margin", "random"]
+
+
+def test_no_strategy_is_refused() -> None:
+    with pytest.raises(StrategyError, match="at least one"):
+        parse_strategies(" ,")
+
+
+@pytest.mark.parametrize("name", ["random", "confidence", "margin", "entropy", "joint", "badge", "live"])
+def test_a_batch_is_never_longer_than_what_is_left(name: str) -> None:
+    batch = choose_batch(parse_strategy(name), beliefs(), 10, np.random.default_rng(0))
+    assert sorted(batch) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["margin", "entropy", "joint"])
+def test_the_photo_that_both_tasks_doubt_comes_first(name: str) -> None:
+    assert choose_batch(parse_strategy(name), beliefs(), 1, np.random.default_rng(0))[0] == 2
+
+
+def test_joint_also_works_while_a_task_has_no_head() -> None:
+    known = beliefs()
+    partial = Beliefs(known.tasks, known.embeddings, {"damage": known.by_task["damage"]})
+    assert choose_batch(parse_strategy("joint"), partial, 1, np.random.default_rng(0))[0] == 1
