@@ -81,6 +81,7 @@ class ProjectInfo:
     model_version: str
     sampling: str
     task_count: int
+    prediction_count: int
     raw: dict[str, Any] = field(repr=False)
 
 
@@ -212,6 +213,7 @@ class LabelStudioApi:
             model_version=str(raw.get("model_version") or ""),
             sampling=str(raw.get("sampling") or ""),
             task_count=int(raw.get("task_number") or 0),
+            prediction_count=int(raw.get("total_predictions_number") or 0),
             raw=raw,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import numpy as np
 
 from backend.embedding import Progress, embed_new_photos
@@ -20,7 +21,7 @@ from backend.pool import Pool, RankedPool, rank_pool
 from backend.publishing import Publisher
 from backend.services import Services
 from backend.sync import sync_project
-from carcond.errors import NotEnoughLabelsError, RegistryError
+from carcond.errors import LabelStudioError, NotEnoughLabelsError, RegistryError
 from carcond.evaluation import evaluate
 from carcond.examples import LabelledSet, labelled_set, merge_annotations
 from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray, fit_heads
@@ -147,7 +148,13 @@ class Loop:
 
     def _read(self) -> tuple[ProjectInfo, LabelBinding]:
         self._progress("reading labels", 0, 0)
-        project = self._services.api.project(self._project_id)
+        try:
+            project = self._services.api.project(self._project_id)
+        except LabelStudioError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                # Deleted: the reconcile shall not ask for it for ever. What was learned stays on disk.
+                self._store.retire_project(self._project_id)
+            raise
         binding = bind_label_config(project.label_config)
         sync_project(self._services.api, self._store, project, binding)
         return project, binding

@@ -27,11 +27,23 @@ def sync_project(api: LabelStudioApi, store: Store, project: ProjectInfo, bindin
     """Bring the store's mirror of one project up to date.
 
     Reads the tasks that changed since the last time; a change includes annotations made, changed or
-    deleted. Deleted tasks leave no trace in that, so when the counts differ all ids are compared.
+    deleted. Two things leave no trace in that, and show in the project's counts: deleted tasks, for
+    which all ids are compared, and predictions deleted in bulk, for which all tasks are read again.
     """
     state = store.project(project.id)
     # A changed label config can give every old annotation another meaning: read them all again.
     since = state.watermark if state.label_config == project.label_config else None
+    changed = _read(api, store, project, binding, since)
+    deleted = 0
+    if store.photo_count(project.id) != project.task_count:
+        deleted = store.mark_gone(project.id, api.task_ids(project.id))
+    if since and store.prediction_count(project.id) != project.prediction_count:
+        changed = _read(api, store, project, binding, None)
+    return SyncReport(changed, deleted)
+
+
+def _read(api: LabelStudioApi, store: Store, project: ProjectInfo, binding: LabelBinding, since: str | None) -> int:
+    """Mirror the tasks that changed since then, all when it is None. Returns how many."""
     newest = since or ""
     changed = 0
     for batch in _batches(api.tasks(project.id, changed_since=since)):
@@ -40,10 +52,7 @@ def sync_project(api: LabelStudioApi, store: Store, project: ProjectInfo, bindin
         newest = max([newest, *(task.updated_at for task in batch)])
     if newest != since:
         store.mark_read(project.id, max(_before(newest), since or "") if newest else None, project.label_config)
-    deleted = 0
-    if store.photo_count(project.id) != project.task_count:
-        deleted = store.mark_gone(project.id, api.task_ids(project.id))
-    return SyncReport(changed, deleted)
+    return changed
 
 
 def _mirror(project_id: int, task: LabelStudioTask, binding: LabelBinding) -> TaskMirror:

@@ -93,6 +93,11 @@ class Store:
             values = {"watermark": watermark, "label_config": label_config}
             session.execute(update(Project).where(Project.id == project_id).values(values))
 
+    def retire_project(self, project_id: int) -> None:
+        """Serve a project no longer. Its photos, and their sides of the split, are kept."""
+        with self.session() as session:
+            session.execute(delete(Project).where(Project.id == project_id))
+
     # The mirror of Label Studio
 
     def mirror_tasks(self, project_id: int, tasks: Iterable[TaskMirror]) -> None:
@@ -178,6 +183,12 @@ class Store:
                 for row in session.scalars(select(PredictionRow).where(_are(PredictionRow, project_id, ids)))
             ]
         return sorted(rows, key=lambda row: row.prediction_id)
+
+    def prediction_count(self, project_id: int) -> int:
+        """How many predictions Label Studio holds as far as the store knows."""
+        query = select(func.count()).select_from(PredictionRow).where(PredictionRow.project_id == project_id)
+        with self.session() as session:
+            return int(session.scalars(query).one())
 
     def has_prediction(self, project_id: int, model_version: str) -> bool:
         """Whether Label Studio holds a prediction of a version."""

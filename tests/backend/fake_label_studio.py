@@ -155,6 +155,7 @@ class FakeLabelStudio(LabelStudioApi):
             model_version=self.model_version,
             sampling="Uncertainty sampling",
             task_count=len(self._tasks),
+            prediction_count=sum(len(task.predictions) for task in self._tasks.values()),
             raw={},
         )
 

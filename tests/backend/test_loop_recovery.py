@@ -202,3 +202,11 @@ def test_without_an_encoder_nothing_is_written(garage: Garage) -> None:
     with pytest.raises(EncoderError, match="no encoder is in use"):
         garage.turn()
     assert garage.studio.writes == []
+
+
+def test_a_deleted_project_is_asked_for_once_and_no_more(services: Services) -> None:
+    store = services.store
+    store.add_project(PROJECT + 1)
+    with pytest.raises(LabelStudioError):
+        Loop(services, PROJECT + 1, lambda *_: None).turn()
+    assert PROJECT + 1 not in store.project_ids()

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from backend.label_config import bind_label_config
+from backend.labelstudio import PredictionDraft
 from backend.sync import SyncReport, sync_project
 from carcond.store import Store
 from tests.backend import label_configs
@@ -113,6 +114,16 @@ def test_a_field_that_the_config_no_longer_names_gives_photos_without_an_address
     studio.label_config = label_configs.RENAMED
     sync(studio, store)
     assert [photo.url for photo in store.photos(PROJECT)] == [""]
+
+
+def test_predictions_deleted_in_bulk_are_noticed_by_their_count(studio: FakeLabelStudio, store: Store) -> None:
+    (task_id,) = studio.import_photos("/a.jpg")
+    studio.create_prediction(PredictionDraft(task_id, [], 0.5, "carcond-0001", 1))
+    sync(studio, store)
+    assert store.prediction_count(PROJECT) == 1
+    studio.delete_predictions_in_bulk()
+    sync(studio, store)
+    assert store.predictions(PROJECT) == []
 
 
 def test_two_projects_keep_to_themselves(store: Store) -> None:
