@@ -231,7 +231,8 @@ class Stack:
     def _make_encoder(self) -> None:
         # Its words are for the person: which encoder it is, and loudly when it is only a stand-in.
         command = [str(Path(sys.executable).with_name("carcond")), "encoder"]
-        done = subprocess.run(command, env=self.environment, check=False)
+        # Not on standard output, which may be a machine's.
+        done = subprocess.run(command, env=self.environment, check=False, stdout=2)
         if done.returncode:
             raise StackError("without an encoder nothing can be predicted; the reason stands above")
 
