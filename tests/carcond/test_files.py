@@ -1,19 +1,9 @@
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from carcond.files import new_directory, replace_text
-
-
-@pytest.fixture
-def _full_disk() -> Iterator[None]:
-    """No file may grow beyond 100 bytes: the kernel refuses further writes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.disk import full_disk
 
 
 def test_replacing_makes_the_file_when_it_is_new(tmp_path: Path) -> None:
@@ -34,10 +24,9 @@ def test_a_replaced_file_can_be_read_by_other_users(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.usefixtures("_full_disk")
 def test_on_a_full_disk_the_old_text_stays_and_nothing_else(tmp_path: Path) -> None:
     replace_text(tmp_path / "file", "old")
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(100), pytest.raises(OSError, match="File too large"):
         replace_text(tmp_path / "file", "x" * 1000)
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

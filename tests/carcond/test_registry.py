@@ -1,12 +1,10 @@
 import gzip
 import json
 import logging
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from carcond.errors import RegistryError
 from carcond.heads import Head, Heads
 from carcond.registry import COLD_START_VERSION, Registry, version_name
 from carcond.taxonomy import DAMAGE
+from tests.disk import full_disk
 
 ROWS = [{"task": 1, "classes": {"damage": "intact"}}, {"task": 2, "classes": {"damage": "damaged"}}]
 
@@ -38,17 +37,6 @@ def publish(registry: Registry, value: float = 0.5) -> int:
 
 def all_files(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file may grow beyond `limit` bytes: the kernel refuses further writes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
