@@ -42,5 +42,7 @@ def save_plot(report: Mapping[str, Any], path: Path) -> list[Path]:
 def _draw(ax: Any, name: str, labels: list[list[float]], curve: list[list[float]]) -> None:
     counts = [count for count, _ in labels]
     (line,) = ax.plot(counts, [mean for mean, _ in curve], label=name, linewidth=1.5)
-    low, high = [mean - band for mean, band in curve], [mean + band for mean, band in curve]
+    # Metrics lie in 0..1; with few seeds the band would stretch the axis far beyond.
+    low = [max(mean - band, 0) for mean, band in curve]
+    high = [min(mean + band, 1) for mean, band in curve]
     ax.fill_between(counts, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
