@@ -78,7 +78,11 @@ def _photograph(page: Page, name: str) -> None:
 def test_a_task_opens_from_the_list_with_both_answers_version_and_confidence(scenario: Scenario, page: Page) -> None:
     task = next(task for task in scenario.tasks() if not task.annotations)
     (prediction,) = scenario.predictions(task.id)
-    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?task={task.id}")
+    data_manager = f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data"
+    # The first visit makes the list's tab, and may forget on the way which task was asked for.
+    page.goto(data_manager)
+    expect(page.get_by_text("Label All Tasks").first).to_be_visible(timeout=60_000)
+    page.goto(f"{data_manager}?task={task.id}")
     _expect_pre_label(page, prediction)
     _photograph(page, "label-studio-task")
     expect(page.get_by_text(prediction["model_version"]).first).to_be_visible()
