@@ -126,7 +126,10 @@ class _BadRequestError(CarcondError):
 
 
 def _json_object() -> dict[str, Any]:
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:  # brackets nested thousands deep
+        body = None
     if not isinstance(body, dict):
         raise _BadRequestError("expected a JSON object as the request's body")
     return body
