@@ -11,7 +11,7 @@ import typer
 
 from carcond.encoder import Encoder, find_encoder, fitting_encoder
 from carcond.encoder_card import encoder_request, read_card
-from carcond.errors import CarcondError
+from carcond.errors import CarcondError, StoreError
 from carcond.settings import get_settings
 
 _COMPARED = "random,margin,entropy,badge,live"
@@ -63,6 +63,11 @@ def status(
     from backend.services import get_services  # noqa: PLC0415 - opening the store is not needed by other commands
 
     services = get_services()
+    if project not in services.store.project_ids():
+        raise StoreError(
+            f"project {project} is not known here. For a stack that scripts/up started, load its settings first: "
+            "set -a; . .carcond/environment; set +a"
+        )
     version = services.registry(project).current()
     facts: dict[str, object] = dict(version.card) if version else {"version": None}
     facts["photos"] = services.store.photo_count(project)
