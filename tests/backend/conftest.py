@@ -11,8 +11,10 @@ from redis import Redis
 from backend.jobs import JobQueue, get_job_queue
 from backend.services import Services, get_services
 from carcond.settings import Settings, get_settings
+from carcond.store import Store
 from scripts.preflight import StackError
 from scripts.redis_server import answers, find_server
+from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer, free_port
 from tests.conftest import MakeEncoder
@@ -133,3 +135,17 @@ def trained(garage: Garage) -> tuple[Garage, list[int]]:
     garage.label(*ids[:12])
     assert garage.settle().version == "carcond-0001"
     return garage, ids
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def studio() -> FakeLabelStudio:
+    """A Label Studio in memory with one empty project."""
+    return FakeLabelStudio()

@@ -1,5 +1,4 @@
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -12,18 +11,6 @@ from carcond.store import Store
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
 
 OLD, NEW = "carcond-0001", "carcond-0002"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
 
 
 @pytest.fixture

@@ -1,26 +1,9 @@
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from backend.label_config import bind_label_config
 from backend.labelstudio import PredictionDraft
 from backend.sync import SyncReport, sync_project
 from carcond.store import Store
 from tests.backend import label_configs
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def studio() -> FakeLabelStudio:
-    return FakeLabelStudio()
 
 
 def sync(studio: FakeLabelStudio, store: Store) -> SyncReport:
