@@ -1,22 +1,18 @@
-"""The `carcond` command. Thin: it names rooms of both packages and does nothing itself."""
+"""The `carcond` command. Thin: each command is a module of `backend.commands`."""
 
-import json
 import logging
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from carcond.encoder import Encoder, find_encoder, fitting_encoder
-from carcond.encoder_card import encoder_request, read_card
-from carcond.errors import CarcondError, StoreError
-from carcond.settings import get_settings
-
-_COMPARED = "random,margin,entropy,badge,live"
+from backend.commands.encoder import encoder
+from backend.commands.simulate import simulate
+from backend.commands.status import status
+from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+for command in (encoder, status, simulate):
+    app.command()(command)
 
 
 @app.callback()
@@ -26,113 +22,6 @@ def carcond() -> None:
     Settings come from the environment: LABEL_STUDIO_URL, LABEL_STUDIO_API_KEY, REDIS_URL, DATABASE_URL,
     and those that start with CARCOND_.
     """
-
-
-@app.command()
-def encoder(
-    backbone: Annotated[str, typer.Option(help="timm's name of the network")] = "",
-    weights: Annotated[str, typer.Option(help="'hub', or a file: .safetensors, or .pth of tensors only")] = "",
-) -> None:
-    """Make the encoder that photos are seen with, unless it is there already.
-
-    Example: carcond encoder --weights efficientnet_b4.safetensors
-    """
-    settings = get_settings()
-    backbone = backbone or settings.backbone
-    weights = weights or settings.backbone_weights
-    card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights))
-    if card is None:
-        # Only making an encoder needs torch, which takes seconds to import.
-        from carcond.network import build_encoder  # noqa: PLC0415
-
-        card = read_card(build_encoder(settings.models_dir, backbone, weights))
-    if card.fallback_reason:
-        print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
-    print(f"encoder {card.encoder_id}: {card.backbone}, weights {card.weights_source}")
-
-
-@app.command()
-def status(
-    project: Annotated[int, typer.Argument(help="the project's number in Label Studio")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
-) -> None:
-    """Show the serving version of a project and what it was fitted and measured on.
-
-    Example: carcond status 1 --json
-    """
-    from backend.services import get_services  # noqa: PLC0415 - opening the store is not needed by other commands
-
-    services = get_services()
-    if project not in services.store.project_ids():
-        raise StoreError(
-            f"project {project} is not known here. For a stack that scripts/up started, load its settings first: "
-            "set -a; . .carcond/environment; set +a"
-        )
-    version = services.registry(project).current()
-    facts: dict[str, object] = dict(version.card) if version else {"version": None}
-    facts["photos"] = services.store.photo_count(project)
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for name, value in facts.items():
-        print(f"{name}: {json.dumps(value)}")
-
-
-@app.command()
-def simulate(
-    labels: Annotated[Path, typer.Option(help="CSV: file, a column a task, and split and group if there are any")],
-    photos: Annotated[Path, typer.Option(help="folder of the photos")],
-    strategies: Annotated[str, typer.Option(help="names, with commas between; see carcond/strategy.py")] = _COMPARED,
-    seeds: Annotated[int, typer.Option(min=2, help="how often each strategy is replayed")] = 30,
-    columns: Annotated[list[str] | None, typer.Option(help="task=column: this column stands for the task")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="column=value: keep these rows only")] = None,
-    by: Annotated[str, typer.Option(help="also measure by the values of this column")] = "",
-    together: Annotated[bool, typer.Option(help="one queue for all tasks, not one for each")] = False,
-    plot: Annotated[Path | None, typer.Option(help="draw the curves into this file, as PNG and SVG")] = None,
-    cache: Annotated[Path | None, typer.Option(help="folder of kept embeddings")] = None,
-    processes: Annotated[int, typer.Option(min=0, help="0: one per core")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
-) -> None:
-    """Replay a labelled set: how many labels does each strategy need?
-
-    Example: carcond simulate --labels labels.csv --photos photos --strategies random,margin,live --seeds 30
-    """
-    # Other commands need none of these, and they take a second to import.
-    from backend.simulation_view import progress_bar, simulation_table  # noqa: PLC0415
-    from carcond.curve_plot import save_plot  # noqa: PLC0415
-    from carcond.label_table import read_rows  # noqa: PLC0415
-    from carcond.problem import Columns, embed_rows, load_problem  # noqa: PLC0415
-    from carcond.savings import report  # noqa: PLC0415
-    from carcond.simulate import simulate as run  # noqa: PLC0415
-    from carcond.strategy import parse_strategies  # noqa: PLC0415
-
-    settings = get_settings()
-    chosen = parse_strategies(strategies)
-    rows = read_rows(labels, _pairs(where or []))
-    loaded = Encoder.load(find_encoder(settings.models_dir), settings.encoder_threads)
-    kept_in = cache or settings.models_dir / "cache"
-    with progress_bar("encoding photos") as progress:
-        embeddings, unread = embed_rows(rows, photos, loaded, kept_in, settings.max_photo_pixels, progress=progress)
-    for reason in unread.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    problem = load_problem(rows, Columns(_pairs(",".join(columns or []).split(",")), by), embeddings, list(unread))
-    with progress_bar("replaying") as progress:
-        curves = run([problem] if together else problem.by_task(), chosen, seeds, progress, processes)
-    facts = {"encoder": loaded.encoder_id, "seeds": seeds, "left_out": len(unread)} | report(curves)
-    for file in save_plot(facts, plot) if plot else []:
-        print(f"wrote {file}", file=sys.stderr)
-    print(json.dumps(facts, indent=2) if as_json else simulation_table(facts))
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    """The pairs of texts "name=value"; empty ones are left out."""
-    pairs = {}
-    for text in filter(None, texts):
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip():
-            raise typer.BadParameter(f"expected name=value, got {text!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs
 
 
 def main() -> None:

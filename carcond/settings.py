@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     photo_timeout_s: float = Field(20.0, gt=0, le=600)
     label_studio_timeout_s: float = Field(60.0, gt=0, le=600)
 
+    # Fields of a task's data that say where its photo comes from, and which car it shows
+    source_field: str = "source"
+    car_field: str = "car"
+
     # The encoder
     backbone: str = "efficientnet_b4"
     # "hub", or the path of a weights file (.safetensors, or .pth of tensors only)

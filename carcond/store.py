@@ -32,6 +32,8 @@ class TaskMirror:
     url: str
     annotations: Sequence[AnnotationRow]
     predictions: Sequence[PredictionRow]
+    source: str | None = None
+    car: str | None = None
 
 
 class Store:
@@ -117,9 +119,9 @@ class Store:
     @staticmethod
     def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror) -> None:
         if photo is None:
-            session.add(Photo(project_id=project_id, task_id=task.task_id, url=task.url, gone=False))
-            return
-        photo.gone = False
+            photo = Photo(project_id=project_id, task_id=task.task_id, url=task.url)
+            session.add(photo)
+        photo.gone, photo.source, photo.car = False, task.source, task.car
         if photo.url != task.url:
             # Another picture: its embedding is stale, but its side of the split stays.
             photo.url, photo.problem, photo.phash = task.url, None, None

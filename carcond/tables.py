@@ -33,7 +33,15 @@ class Photo(Base):
     url: Mapped[str]
     # 16 hexadecimal digits: databases have no unsigned 64-bit integer.
     phash: Mapped[str | None]
-    # Photos of one group (near-duplicates) share a side of the split.
+    # Where the photo comes from and which car it shows, as the task's data says.
+    source: Mapped[str | None]
+    car: Mapped[str | None]
+    # As found when it was embedded: size in pixels, and `carcond.images.Look`.
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    sharpness: Mapped[float | None]
+    brightness: Mapped[float | None]
+    # Photos of one group (near-duplicates, one car) share a side of the split.
     group: Mapped[int | None] = mapped_column("photo_group")
     side: Mapped[str | None]
     # Drawn at random into the hold-out, rather than there because a near-duplicate was drawn.

@@ -1,0 +1,32 @@
+"""`carcond encoder`: make the encoder that photos are seen with."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from carcond.encoder import fitting_encoder
+from carcond.encoder_card import encoder_request, read_card
+from carcond.settings import get_settings
+
+
+def encoder(
+    backbone: Annotated[str, typer.Option(help="timm's name of the network")] = "",
+    weights: Annotated[str, typer.Option(help="'hub', or a file: .safetensors, or .pth of tensors only")] = "",
+) -> None:
+    """Make the encoder that photos are seen with, unless it is there already.
+
+    Example: carcond encoder --weights efficientnet_b4.safetensors
+    """
+    settings = get_settings()
+    backbone = backbone or settings.backbone
+    weights = weights or settings.backbone_weights
+    card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights))
+    if card is None:
+        # Only making an encoder needs torch, which takes seconds to import.
+        from carcond.network import build_encoder  # noqa: PLC0415
+
+        card = read_card(build_encoder(settings.models_dir, backbone, weights))
+    if card.fallback_reason:
+        print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
+    print(f"encoder {card.encoder_id}: {card.backbone}, weights {card.weights_source}")
