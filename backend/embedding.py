@@ -14,7 +14,7 @@ from backend.photos import PhotoFetcher
 from backend.services import Services
 from carcond.encoder import Encoder
 from carcond.errors import PhotoFetchError, UnreadableImageError
-from carcond.groups import assign_groups
+from carcond.groups import Likeness, assign_groups
 from carcond.heads import FloatArray
 from carcond.images import decode_photo, perceptual_hash, to_pixels
 from carcond.store import Store
@@ -123,13 +123,15 @@ def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
 
 
 def _group_new_photos(store: Store, project_id: int) -> None:
-    """Put photos beside their near-duplicates; a group's side of the split holds for newcomers too."""
+    """Put photos beside those of the same car and near-duplicates; a group's side holds for newcomers too."""
     new = store.ungrouped_photos(project_id)
     if not new:
         return
     # Deleted photos too: a copy that comes back later belongs to their group.
     grouped = [p for p in store.known_photos(project_id) if p.group is not None]
-    groups = assign_groups([_hash(p) for p in new], [_hash(p) for p in grouped], [p.group or 0 for p in grouped])
+    groups = assign_groups(
+        [_likeness(p) for p in new], [_likeness(p) for p in grouped], [p.group or 0 for p in grouped]
+    )
     side_by_group = {p.group: p.side for p in grouped if p.side}
     store.update_photos(
         project_id,
@@ -140,5 +142,5 @@ def _group_new_photos(store: Store, project_id: int) -> None:
     )
 
 
-def _hash(photo: Photo) -> int:
-    return int(photo.phash or "0", 16)
+def _likeness(photo: Photo) -> Likeness:
+    return Likeness(int(photo.phash or "0", 16), photo.car)

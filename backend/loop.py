@@ -156,7 +156,7 @@ class Loop:
                 self._store.retire_project(self._project_id)
             raise
         binding = bind_label_config(project.label_config)
-        sync_project(self._services.api, self._store, project, binding)
+        sync_project(self._services.api, self._store, project, binding, self._services.settings)
         return project, binding
 
     def _serving_encoder(self) -> str:

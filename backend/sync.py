@@ -1,11 +1,13 @@
 """Reading Label Studio's news into the store. Label Studio is the truth; an event is only a nudge."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from backend.label_config import LabelBinding
 from backend.labelstudio import LabelStudioApi, LabelStudioTask, ProjectInfo, StoredPrediction
+from carcond.settings import Settings
 from carcond.store import Store, TaskMirror
 from carcond.tables import AnnotationRow, PredictionRow
 
@@ -23,7 +25,9 @@ class SyncReport:
     deleted: int
 
 
-def sync_project(api: LabelStudioApi, store: Store, project: ProjectInfo, binding: LabelBinding) -> SyncReport:
+def sync_project(
+    api: LabelStudioApi, store: Store, project: ProjectInfo, binding: LabelBinding, settings: Settings
+) -> SyncReport:
     """Bring the store's mirror of one project up to date.
 
     Reads the tasks that changed since the last time; a change includes annotations made, changed or
@@ -31,23 +35,30 @@ def sync_project(api: LabelStudioApi, store: Store, project: ProjectInfo, bindin
     which all ids are compared, and predictions deleted in bulk, for which all tasks are read again.
     """
     state = store.project(project.id)
+    mirror = partial(_mirror, project.id, binding, settings)
     # A changed label config can give every old annotation another meaning: read them all again.
     since = state.watermark if state.label_config == project.label_config else None
-    changed = _read(api, store, project, binding, since)
+    changed = _read(api, store, project, mirror, since)
     deleted = 0
     if store.photo_count(project.id) != project.task_count:
         deleted = store.mark_gone(project.id, api.task_ids(project.id))
     if since and store.prediction_count(project.id) != project.prediction_count:
-        changed = _read(api, store, project, binding, None)
+        changed = _read(api, store, project, mirror, None)
     return SyncReport(changed, deleted)
 
 
-def _read(api: LabelStudioApi, store: Store, project: ProjectInfo, binding: LabelBinding, since: str | None) -> int:
+def _read(
+    api: LabelStudioApi,
+    store: Store,
+    project: ProjectInfo,
+    mirror: Callable[[LabelStudioTask], TaskMirror],
+    since: str | None,
+) -> int:
     """Mirror the tasks that changed since then, all when it is None. Returns how many."""
     newest = since or ""
     changed = 0
     for batch in _batches(api.tasks(project.id, changed_since=since)):
-        store.mirror_tasks(project.id, [_mirror(project.id, task, binding) for task in batch])
+        store.mirror_tasks(project.id, [mirror(task) for task in batch])
         changed += len(batch)
         newest = max([newest, *(task.updated_at for task in batch)])
     if newest != since:
@@ -55,10 +66,12 @@ def _read(api: LabelStudioApi, store: Store, project: ProjectInfo, binding: Labe
     return changed
 
 
-def _mirror(project_id: int, task: LabelStudioTask, binding: LabelBinding) -> TaskMirror:
+def _mirror(project_id: int, binding: LabelBinding, settings: Settings, task: LabelStudioTask) -> TaskMirror:
     return TaskMirror(
         task_id=task.id,
         url=str(task.data.get(binding.image_key) or ""),
+        source=_text(task.data.get(settings.source_field)),
+        car=_text(task.data.get(settings.car_field)),
         annotations=[
             AnnotationRow(
                 project_id=project_id,
@@ -73,6 +86,13 @@ def _mirror(project_id: int, task: LabelStudioTask, binding: LabelBinding) -> Ta
         ],
         predictions=[prediction_row(project_id, prediction) for prediction in task.predictions],
     )
+
+
+def _text(value: object) -> str | None:
+    """A name or a number of a task's data as text; anything else names nothing."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).strip() or None
 
 
 def prediction_row(project_id: int, prediction: StoredPrediction) -> PredictionRow:

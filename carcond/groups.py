@@ -1,6 +1,7 @@
-"""Groups of near-duplicate photos, by perceptual hash: a group stays on one side of the split."""
+"""Groups of photos of one car and of near-duplicates: a group stays on one side of the split."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,28 +12,48 @@ Rescaled and recompressed photos differ in 4 bits at most; from 8 bits on, diffe
 """
 
 
-def assign_groups(new: Sequence[int], known: Sequence[int], known_groups: Sequence[int]) -> list[int]:
-    """Give each new photo the group of its nearest near-duplicate, or a group of its own.
+@dataclass(frozen=True)
+class Likeness:
+    """What tells that two photos belong together.
+
+    Attributes:
+        phash: 64-bit perceptual hash.
+        car: name of the car it shows, None where nobody said.
+    """
+
+    phash: int
+    car: str | None = None
+
+
+def assign_groups(new: Sequence[Likeness], known: Sequence[Likeness], known_groups: Sequence[int]) -> list[int]:
+    """Give each new photo the group of its car, else of its nearest near-duplicate, else one of its own.
 
     Photos are taken in order: one that lies between two groups joins the nearer, and does not unite them.
 
     Args:
-        new: 64-bit hashes of photos without a group.
-        known: hashes of photos with a group.
+        new: photos without a group.
+        known: photos with a group.
         known_groups: the groups of `known`.
 
     Returns:
         Group numbers of `new`. Groups once given never change.
     """
-    hashes = np.array([*known, *new], dtype=np.uint64)
+    photos = [*known, *new]
+    hashes = np.array([photo.phash for photo in photos], dtype=np.uint64)
     groups = np.array([*known_groups, *[-1] * len(new)], dtype=np.int64)
     unused = int(groups.max(initial=0)) + 1
+    group_of_car = {photo.car: int(group) for photo, group in zip(known, known_groups, strict=True) if photo.car}
     for position in range(len(known), len(hashes)):
         distances = np.bitwise_count(hashes[:position] ^ hashes[position])
         nearest = int(distances.argmin()) if position else -1
-        if nearest >= 0 and distances[nearest] <= MAX_DISTANCE:
+        car = photos[position].car
+        if car in group_of_car:
+            groups[position] = group_of_car[car]
+        elif nearest >= 0 and distances[nearest] <= MAX_DISTANCE:
             groups[position] = groups[nearest]
         else:
             groups[position] = unused
             unused += 1
+        if car:
+            group_of_car.setdefault(car, int(groups[position]))
     return [int(group) for group in groups[len(known) :]]

@@ -52,10 +52,10 @@ class FakeLabelStudio(LabelStudioApi):
 
     # What people do
 
-    def import_photos(self, *urls: str, key: str = "image") -> list[int]:
+    def import_photos(self, *urls: str, key: str = "image", **data: Any) -> list[int]:
         ids = []
         for url in urls:
-            task = _Task(next(self._ids), {key: url}, self._tick())
+            task = _Task(next(self._ids), {key: url, **data}, self._tick())
             self._tasks[task.id] = task
             ids.append(task.id)
         return ids

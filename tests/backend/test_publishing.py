@@ -7,6 +7,7 @@ from backend.labelstudio import PredictionDraft
 from backend.publishing import Publisher
 from backend.sync import sync_project
 from carcond.errors import LabelStudioError
+from carcond.settings import Settings
 from carcond.store import Store
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
 
@@ -29,7 +30,7 @@ def drafts(ids: list[int], version: str = NEW, score: float = 0.5) -> list[Predi
 
 def sync(studio: FakeLabelStudio, store: Store) -> None:
     project = studio.project(PROJECT)
-    sync_project(studio, store, project, bind_label_config(project.label_config))
+    sync_project(studio, store, project, bind_label_config(project.label_config), Settings())
 
 
 def mirrored(store: Store) -> set[tuple[int, int, str, int | None]]:

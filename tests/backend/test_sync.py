@@ -1,6 +1,7 @@
 from backend.label_config import bind_label_config
 from backend.labelstudio import PredictionDraft
 from backend.sync import SyncReport, sync_project
+from carcond.settings import Settings
 from carcond.store import Store
 from tests.backend import label_configs
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
@@ -8,7 +9,7 @@ from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
 
 def sync(studio: FakeLabelStudio, store: Store) -> SyncReport:
     project = studio.project(PROJECT)
-    return sync_project(studio, store, project, bind_label_config(project.label_config))
+    return sync_project(studio, store, project, bind_label_config(project.label_config), Settings())
 
 
 def labels(store: Store) -> dict[int, dict[str, str]]:
@@ -30,6 +31,13 @@ def test_photos_annotations_and_predictions_are_mirrored(studio: FakeLabelStudio
         (first, 7, False, {"cleanliness": "clean", "damage": "damaged"}),
         (second, 8, True, {}),
     ]
+
+
+def test_the_source_and_the_car_are_read_from_the_tasks_data(studio: FakeLabelStudio, store: Store) -> None:
+    studio.import_photos("/a.jpg", source="depot", car=17)
+    studio.import_photos("/b.jpg", source=["no", "name"], car="")
+    sync(studio, store)
+    assert [(photo.source, photo.car) for photo in store.photos(PROJECT)] == [("depot", "17"), (None, None)]
 
 
 def test_only_news_is_read_again(studio: FakeLabelStudio, store: Store) -> None:

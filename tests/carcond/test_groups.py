@@ -3,7 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from carcond.groups import MAX_DISTANCE, assign_groups
+from carcond import groups
+from carcond.groups import MAX_DISTANCE, Likeness
+
+
+def assign_groups(new: list[int], known: list[int], known_groups: list[int]) -> list[int]:
+    """By hashes alone."""
+    return groups.assign_groups([Likeness(h) for h in new], [Likeness(h) for h in known], known_groups)
 
 
 def flip(value: int, *bits: int) -> int:
@@ -27,18 +33,18 @@ def near_duplicates(seed: int) -> list[int]:
     return [hashes[i] for i in rng.permutation(len(hashes))]
 
 
-def partition(groups: list[int]) -> set[frozenset[int]]:
-    return {frozenset(i for i, g in enumerate(groups) if g == group) for group in groups}
+def partition(numbers: list[int]) -> set[frozenset[int]]:
+    return {frozenset(i for i, n in enumerate(numbers) if n == number) for number in numbers}
 
 
 def pairwise_union(hashes: list[int]) -> set[frozenset[int]]:
     """The slow way: unite every two photos that differ in few bits, until nothing changes."""
-    groups = list(range(len(hashes)))
+    numbers = list(range(len(hashes)))
     for i, j in itertools.combinations(range(len(hashes)), 2):
         if bin(hashes[i] ^ hashes[j]).count("1") <= MAX_DISTANCE:
-            old, new = groups[j], groups[i]
-            groups = [new if group == old else group for group in groups]
-    return partition(groups)
+            old, new = numbers[j], numbers[i]
+            numbers = [new if group == old else group for group in numbers]
+    return partition(numbers)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -90,3 +96,25 @@ def test_hashes_with_the_highest_bit_set_are_compared_whole() -> None:
 def test_no_new_photo_gets_no_group() -> None:
     assert assign_groups([], [], []) == []
     assert assign_groups([], [1, 2], [1, 2]) == []
+
+
+def test_photos_of_one_car_share_a_group_however_they_look() -> None:
+    first, second, third = random_hashes(3)
+    new = [Likeness(first, "A 1"), Likeness(second, "B 2"), Likeness(third, "A 1")]
+    assert groups.assign_groups(new, [], []) == [1, 2, 1]
+
+
+def test_a_new_photo_of_a_known_car_joins_its_group() -> None:
+    first, second = random_hashes(2)
+    assert groups.assign_groups([Likeness(second, "A 1")], [Likeness(first, "A 1")], [7]) == [7]
+
+
+def test_a_car_comes_before_a_likeness() -> None:
+    near, own = random_hashes(2)
+    known = [Likeness(near), Likeness(own, "A 1")]
+    assert groups.assign_groups([Likeness(flip(near, 1), "A 1")], known, [1, 2]) == [2]
+
+
+def test_photos_of_which_nobody_named_the_car_have_no_car_in_common() -> None:
+    first, second = random_hashes(2)
+    assert groups.assign_groups([Likeness(second)], [Likeness(first)], [7]) == [8]
