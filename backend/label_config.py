@@ -8,10 +8,8 @@ from typing import Any
 from label_studio_tools.core.label_config import parse_config
 
 from carcond.errors import LabelConfigError
+from carcond.exports import region_words
 from carcond.taxonomy import TASK_BY_KEY, TASKS, ConditionClass, Task, find_class
-
-# Fields of a region's value that hold a list of label words.
-_REGION_KINDS = ("choices", "rectanglelabels")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class LabelBinding:
         stated: dict[str, set[str]] = {}
         for region in result:
             task = task_by_tag.get(str(region.get("from_name")))
-            for word in _region_words(region):
+            for word in region_words(region):
                 class_key = self.choices[task].class_by_word.get(word) if task else None
                 found = find_class(word)
                 if task and class_key:
@@ -91,13 +89,6 @@ class LabelBinding:
                 elif found and task in (None, found[0].key):
                     stated.setdefault(found[0].key, set()).add(found[1].key)
         return {task: classes.pop() for task, classes in stated.items() if len(classes) == 1}
-
-
-def _region_words(region: dict[str, Any]) -> list[str]:
-    """The label words of a region. Its `type` is not relied on: annotations written by scripts may lack it."""
-    value = region.get("value")
-    lists = [value.get(kind) for kind in _REGION_KINDS] if isinstance(value, dict) else []
-    return [word for words in lists if isinstance(words, list) for word in words if isinstance(word, str)]
 
 
 @lru_cache(maxsize=64)

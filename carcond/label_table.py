@@ -1,6 +1,7 @@
-"""A labelled set in a CSV file: which photos there are, what they show, and which are only measured on.
+"""A labelled set in a file: which photos there are, what they show, and which are only measured on.
 
-Columns: `file` (path of the photo), one for each task, by its key, with class words (empty = unknown), and
+The file is an export of Label Studio (`carcond.exports`), where texts of the tasks' data make further columns, or
+a CSV file. Columns: `file` (path of the photo), one for each task, by its key, with class words (empty = unknown), and
 if there are any, `split` ("train" or "test") and `group` (photos of one car or near-duplicates).
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from carcond.errors import LabelTableError
+from carcond.exports import export_rows, read_export
 from carcond.heads import UNKNOWN, IntArray
 from carcond.taxonomy import TASK_BY_KEY, TASKS, ConditionClass, Task, find_class
 
@@ -41,7 +43,7 @@ class TaskLabels:
 
 
 def read_rows(path: Path, where: Mapping[str, str] | None = None) -> list[dict[str, str]]:
-    """Rows of a CSV file with a header, as UTF-8.
+    """Rows of a CSV file with a header, or of an export (`.json`); both as UTF-8.
 
     Args:
         path: the file.
@@ -50,13 +52,9 @@ def read_rows(path: Path, where: Mapping[str, str] | None = None) -> list[dict[s
     Raises:
         LabelTableError: the file cannot be read, has no `file` column, or no row is kept.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelTableError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+    rows = export_rows(read_export(path)) if path.suffix.lower() == ".json" else _csv_rows(path)
     if not rows:
-        raise LabelTableError(f"expected a header and at least one row in {path}, got no rows")
+        raise LabelTableError(f"expected at least one row in {path}, got none")
     column_values(rows, "file")
     for column, value in (where or {}).items():
         values = column_values(rows, column)
@@ -64,6 +62,14 @@ def read_rows(path: Path, where: Mapping[str, str] | None = None) -> list[dict[s
         if not rows:
             raise LabelTableError(f"no row has {column}={value}; that column has {_some(values)}")
     return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [{k: v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelTableError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
 
 
 def column_values(rows: Sequence[Row], column: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from carcond.embedding_cache import Progress, embed_files
 from carcond.encoder import Encoder
 from carcond.errors import LabelTableError
+from carcond.exports import find_photo
 from carcond.heads import FloatArray, IntArray
 from carcond.label_table import BoolArray, Row, TaskLabels, column_values, measured_rows, task_labels
 
@@ -69,15 +70,12 @@ class Columns:
 
 
 def find_photos(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """The files of the rows: `file` is a path inside the folder, or its last part is the name of a file in it.
+    """The files of the rows, see `carcond.exports.find_photo`; of a photo that is not there, where it was looked for.
 
     Raises:
         LabelTableError: not one is there.
     """
-    files = []
-    for row in rows:
-        named = folder / row["file"]
-        files.append(named if named.exists() else folder / Path(row["file"]).name)
+    files = [find_photo(folder, row["file"]) or folder / row["file"] for row in rows]
     if not any(file.exists() for file in files):
         raise LabelTableError(f"none of the {len(files)} photos is in {folder}; the first should be {rows[0]['file']}")
     return files

@@ -15,7 +15,7 @@ _COMPARED = "random,margin,entropy,badge,live"
 
 
 def simulate(
-    labels: Annotated[Path, typer.Option(help="CSV: file, a column a task, and split and group if there are any")],
+    labels: Annotated[Path, typer.Option(help="a CSV file, or an export of Label Studio; see docs/simulate.md")],
     photos: Annotated[Path, typer.Option(help="folder of the photos")],
     strategies: Annotated[str, typer.Option(help="names, with commas between; see carcond/strategy.py")] = _COMPARED,
     seeds: Annotated[int, typer.Option(min=2, help="how often each strategy is replayed")] = 30,
