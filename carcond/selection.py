@@ -125,7 +125,7 @@ def _cluster(embeddings: FloatArray, count: int, seed: int) -> tuple[IntArray, F
     if len(embeddings) > _CLUSTERING_SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(embeddings), _CLUSTERING_SAMPLE, replace=False)
         sample = embeddings[chosen]
-    distinct = len(np.unique(sample, axis=0))
+    distinct = len({row.tobytes() for row in sample})  # np.unique sorts whole rows: ten times slower
     model = KMeans(n_clusters=min(count, distinct), n_init=1, random_state=seed).fit(sample)
     distances = _squared_distances(embeddings, model.cluster_centers_.astype(np.float32))
     return distances.argmin(axis=1), distances.min(axis=1)
