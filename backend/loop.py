@@ -185,7 +185,7 @@ class Loop:
         self._progress("fitting heads", 0, 0)
         began = time.monotonic()
         try:
-            heads = fit_heads(encoder_id, *labelled.side(holdout=False))
+            heads = fit_heads(encoder_id, *labelled.side(holdout=False), groups=labelled.groups[~labelled.holdout])
         except NotEnoughLabelsError as error:
             logger.info("project %d: no new version: %s", self._project_id, error)
             return current, False

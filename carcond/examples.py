@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
+from carcond.exports import photo_path
 from carcond.heads import UNKNOWN, FloatArray, IntArray
 from carcond.labels import MergedLabel, Opinion, merge_opinions
 from carcond.split import HOLDOUT, TRAIN
@@ -25,12 +28,14 @@ class Example:
         side: `HOLDOUT` or `TRAIN`.
         label: the merged label.
         problem: why it has no embedding; such a photo is listed and not used.
+        source: where the photo comes from, see `source_of`.
     """
 
     task_id: int
     side: str
     label: MergedLabel
     problem: str | None
+    source: str = ""
 
     def row(self) -> dict[str, Any]:
         """JSON-ready facts, as a model version keeps them."""
@@ -53,12 +58,19 @@ class LabelledSet:
         embeddings: ``(N, D)`` of the usable ones.
         classes: task key -> class indices ``(N,)``, `UNKNOWN` where a task was not answered.
         holdout: ``(N,)``, True for photos that the model is only measured on.
+        groups: ``(N,)``, equal for near-duplicates and photos of one car.
     """
 
     examples: Sequence[Example]
     embeddings: FloatArray
     classes: Mapping[str, IntArray]
     holdout: npt.NDArray[np.bool_]
+    groups: IntArray
+
+    @property
+    def usable(self) -> list[Example]:
+        """The examples with an embedding, in the order of `embeddings`."""
+        return [example for example in self.examples if example.problem is None]
 
     def side(self, holdout: bool) -> tuple[FloatArray, dict[str, IntArray]]:
         """Embeddings and class indices of one side of the split."""
@@ -66,7 +78,7 @@ class LabelledSet:
         return self.embeddings[chosen], {task: indices[chosen] for task, indices in self.classes.items()}
 
     def fingerprint(self, encoder_id: str) -> str:
-        """A hash of everything that fitted heads depend on."""
+        """A hash of everything that fitted heads depend on and that can change: groups, once given, never do."""
         rows = [encoder_id, *(example.row() for example in self.examples)]
         digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode())
         # A photo's address can change while its label stays.
@@ -99,15 +111,38 @@ def labelled_set(
     for photo in photos:
         if photo.task_id in labels:
             problem = None if photo.task_id in position else photo.problem or "not embedded yet"
-            examples.append(Example(photo.task_id, photo.side or TRAIN, labels[photo.task_id], problem))
+            source = source_of(photo.source, photo.url)
+            examples.append(Example(photo.task_id, photo.side or TRAIN, labels[photo.task_id], problem, source))
     usable = [e for e in examples if e.problem is None]
+    group_of = {photo.task_id: photo.group for photo in photos}
     rows = [position[e.task_id] for e in usable]
     return LabelledSet(
         examples,
         embeddings[rows],
         {task.key: _class_indices(usable, task.key) for task in TASKS},
         np.array([e.side == HOLDOUT for e in usable], dtype=bool),
+        _group_numbers([group_of[e.task_id] for e in usable]),
     )
+
+
+def source_of(source: str | None, address: str) -> str:
+    """Where a photo comes from: what its task says, else the folder of its address, else the address's host.
+
+    What may be secret in an address, its query and its user, is left out.
+    """
+    if source:
+        return source
+    try:
+        host, folder = urlsplit(address).hostname or "", posixpath.dirname(photo_path(address))
+    except ValueError:  # brackets that do not match: no address that a photo could be fetched from
+        return "malformed address"
+    return "/".join(part for part in (host, folder) if part) or "unknown"
+
+
+def _group_numbers(groups: Sequence[int | None]) -> IntArray:
+    """A photo without a group is a group of its own."""
+    unused = max((group for group in groups if group is not None), default=0) + 1
+    return np.array([unused + i if group is None else group for i, group in enumerate(groups)], dtype=np.int64)
 
 
 def _class_indices(examples: Sequence[Example], task: str) -> IntArray:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from carcond.errors import NotEnoughLabelsError, RegistryError
+from carcond.folds import grouped_folds, stratified_folds
 from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 
 FloatArray = npt.NDArray[np.float32]
@@ -147,7 +148,13 @@ def joint_confidence(probabilities: Mapping[str, FloatArray], tasks: Sequence[Ta
     return product
 
 
-def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, IntArray], seed: int = 0) -> Heads:
+def fit_heads(
+    encoder_id: str,
+    embeddings: FloatArray,
+    classes: Mapping[str, IntArray],
+    seed: int = 0,
+    groups: IntArray | None = None,
+) -> Heads:
     """Fit one head for each task that has labels of at least two classes. Deterministic.
 
     Args:
@@ -155,6 +162,7 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
         embeddings: ``(N, D)``.
         classes: task key -> class indices ``(N,)``, `UNKNOWN` where the label is not known.
         seed: of the cross-fitting folds.
+        groups: ``(N,)``, see `fit_head`.
 
     Raises:
         NotEnoughLabelsError: no task has labels of two classes.
@@ -169,7 +177,8 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
             indices = classes.get(task.key, _NOTHING)
             known = indices != UNKNOWN
             if len(np.unique(indices[known])) >= 2:
-                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed)
+                members = None if groups is None else groups[known]
+                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed, members)
     if not by_task:
         counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
         raise NotEnoughLabelsError(
@@ -178,7 +187,9 @@ def fit_heads(encoder_id: str, embeddings: FloatArray, classes: Mapping[str, Int
     return Heads(encoder_id, by_task)
 
 
-def fit_head(task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 0) -> Head:
+def fit_head(
+    task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 0, groups: IntArray | None = None
+) -> Head:
     """Fit and calibrate the head of one task.
 
     Args:
@@ -186,9 +197,12 @@ def fit_head(task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 
         embeddings: ``(N, D)``.
         indices: class indices ``(N,)`` of at least two classes, all known.
         seed: of the cross-fitting folds.
+        groups: ``(N,)``; photos of one group share a fold, since a head that was fitted on a photo's
+            near-duplicate is too sure of it. None when no two photos belong together.
     """
     weight, bias = fit_linear(embeddings, indices, len(task.classes))
-    held_out = _cross_fitted_logits(embeddings, indices, len(task.classes), seed)
+    fold = _folds(indices, groups, seed)
+    held_out = None if fold is None else _cross_fitted_logits(embeddings, indices, len(task.classes), fold)
     temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
     return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
 
@@ -217,12 +231,8 @@ def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> t
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count: int, seed: int) -> FloatArray | None:
-    """Logits ``(N, K)`` of each photo from a head fitted without it; None with too few labels of two classes."""
-    second_most = int(np.sort(np.bincount(indices))[-2])
-    if second_most < _MIN_PER_CLASS:
-        return None
-    fold = _stratified_folds(indices, min(_FOLDS, second_most), seed)
+def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count: int, fold: IntArray) -> FloatArray:
+    """Logits ``(N, K)`` of each photo from a head fitted without its fold ``(N,)``."""
     logits = np.zeros((len(indices), class_count), dtype=np.float32)
     for k in range(fold.max() + 1):
         weight, bias = fit_linear(embeddings[fold != k], indices[fold != k], class_count)
@@ -230,14 +240,18 @@ def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count:
     return logits
 
 
-def _stratified_folds(indices: IntArray, count: int, seed: int) -> IntArray:
-    """Fold numbers ``(N,)``, each class dealt out evenly. A class may be rarer than the folds."""
-    generator = np.random.default_rng(seed)
-    fold = np.empty(len(indices), dtype=np.int64)
-    for index in np.unique(indices):
-        members = generator.permutation(np.flatnonzero(indices == index))
-        fold[members] = np.arange(len(members)) % count
-    return fold
+def _folds(indices: IntArray, groups: IntArray | None, seed: int) -> IntArray | None:
+    """Fold numbers ``(N,)``; None with too few labels, or too few groups, of two classes."""
+    second_most = int(np.sort(np.bincount(indices))[-2])
+    if second_most < _MIN_PER_CLASS:
+        return None
+    count = min(_FOLDS, second_most)
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return stratified_folds(indices, count, seed)
+    fold = grouped_folds(indices, groups, count, seed)
+    # All photos of a class may be of one group: without its fold, nothing is left to be fitted.
+    fittable = [len(np.unique(indices[fold != k])) >= 2 for k in range(fold.max() + 1)]
+    return fold if all(fittable) else None
 
 
 def fit_temperature(logits: FloatArray, indices: IntArray) -> float:

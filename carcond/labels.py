@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,13 @@ class MergedLabel:
         classes: task key -> class key that most annotators chose.
         agreement: task key -> share of annotators who chose that class, above 0 and at most 1.
         ties: tasks on which no class has most votes; they are left out of `classes`.
+        opinions: annotator -> task key -> class key, as last said.
     """
 
     classes: Mapping[str, str]
     agreement: Mapping[str, float]
     ties: tuple[str, ...]
+    opinions: Mapping[int, Mapping[str, str]] = field(default_factory=dict, compare=False)
 
 
 def merge_opinions(opinions: Iterable[Opinion]) -> MergedLabel:
@@ -54,7 +56,8 @@ def merge_opinions(opinions: Iterable[Opinion]) -> MergedLabel:
         else:
             classes[task] = winner
             agreement[task] = most / counts.total()
-    return MergedLabel(classes, agreement, tuple(ties))
+    said = {annotator: opinion.classes for annotator, opinion in latest.items()}
+    return MergedLabel(classes, agreement, tuple(ties), said)
 
 
 def _moment(opinion: Opinion) -> str:

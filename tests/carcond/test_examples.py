@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.examples import LabelledSet, labelled_set, merge_annotations, source_of
 from carcond.heads import UNKNOWN, FloatArray
 from carcond.labels import MergedLabel
 from carcond.split import HOLDOUT, TRAIN
@@ -171,3 +171,47 @@ def test_the_fingerprint_changes_with_whatever_heads_depend_on(other: LabelledSe
 
 def test_the_fingerprint_changes_with_the_encoder() -> None:
     assert small_set().fingerprint("tiny") != small_set().fingerprint("other")
+
+
+# Sources and groups
+
+
+@pytest.mark.parametrize(
+    ("source", "address", "name"),
+    [
+        ("kolesa", "https://photos.example/a/b.jpg", "kolesa"),
+        (None, "https://photos.example/a/b/1.jpg", "photos.example/a/b"),
+        (None, "https://photos.example/1.jpg", "photos.example"),
+        (None, "https://user:secret@photos.example:8443/a/1.jpg?signature=secret", "photos.example/a"),
+        (None, "s3://bucket/cars/1.jpg", "bucket/cars"),
+        (None, "/data/upload/7/0123abcd-1.jpg", "data/upload/7"),
+        (None, "/data/local-files/?d=cars/day%201/1.jpg", "cars/day 1"),
+        ("", "", "unknown"),
+        (None, "http://[broken/1.jpg", "malformed address"),
+    ],
+)
+def test_a_photo_comes_from_where_its_task_says_else_from_its_folder_or_host(
+    source: str | None, address: str, name: str
+) -> None:
+    assert source_of(source, address) == name
+
+
+def test_photos_of_one_group_stay_together_and_photos_without_are_alone() -> None:
+    photos = [photo(task_id) for task_id in range(1, 6)]
+    for each, group in zip(photos, [7, None, 7, None, 8], strict=True):
+        each.group = group
+    ids = np.arange(1, 6)
+    groups = labelled_set(photos, {i: label(damage="intact") for i in range(1, 6)}, ids, vectors(ids.tolist())).groups
+    assert groups[0] == groups[2]
+    assert len(set(groups.tolist())) == 4
+
+
+def test_neither_a_source_nor_who_said_it_makes_other_labels() -> None:
+    one, other = photo(1), photo(1)
+    other.source = "kolesa"
+    said = annotation(1, {"damage": "intact"}, annotator=4)
+    prints = [
+        labelled_set([p], merge_annotations([a]), np.array([1]), vectors([1])).fingerprint("tiny")
+        for p, a in ((one, annotation(1, {"damage": "intact"})), (other, said))
+    ]
+    assert prints[0] == prints[1]

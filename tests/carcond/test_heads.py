@@ -158,6 +158,47 @@ def test_a_class_rarer_than_the_folds_is_learnt_all_the_same() -> None:
     assert head.probabilities(embeddings[40:]).argmax() == 2
 
 
+def doubled(count: int, copies: int = 4) -> tuple[FloatArray, IntArray, IntArray]:
+    """Hard photos, each `copies` times over with hardly a change, and their groups."""
+    rng = np.random.default_rng(3)
+    indices = np.arange(count) % 2
+    embeddings = (rng.normal(size=(count, 64)) + 0.1 * indices[:, None]).astype(np.float32)
+    repeated = np.repeat(embeddings, copies, axis=0)
+    noise = 0.01 * rng.normal(size=repeated.shape)
+    return (repeated + noise).astype(np.float32), np.repeat(indices, copies), np.repeat(np.arange(count), copies)
+
+
+def test_near_duplicates_in_one_group_do_not_make_the_head_too_sure() -> None:
+    embeddings, indices, groups = doubled(30)
+    blind = fit_heads("tiny", embeddings, {"damage": indices}).by_task["damage"]
+    aware = fit_heads("tiny", embeddings, {"damage": indices}, groups=groups).by_task["damage"]
+    np.testing.assert_array_equal(blind.weight, aware.weight)
+    assert aware.cross_fitted
+    assert aware.temperature > 2 * blind.temperature
+
+
+def test_groups_of_one_photo_change_nothing() -> None:
+    embeddings, indices = draw_set(40, 2)
+    plain = fit_heads("tiny", embeddings, {"damage": indices}).by_task["damage"]
+    grouped = fit_heads("tiny", embeddings, {"damage": indices}, groups=np.arange(40)[::-1]).by_task["damage"]
+    assert grouped.temperature == plain.temperature
+
+
+def test_groups_go_with_the_labels_that_are_known() -> None:
+    embeddings, indices, groups = doubled(30)
+    known = np.arange(len(indices)) % 3 > 0
+    masked = fit_heads("tiny", embeddings, {"damage": np.where(known, indices, UNKNOWN)}, groups=groups)
+    alone = fit_heads("tiny", embeddings[known], {"damage": indices[known]}, groups=groups[known])
+    assert masked.by_task["damage"].temperature == alone.by_task["damage"].temperature
+
+
+def test_a_class_seen_in_one_group_only_leaves_the_temperature_at_one() -> None:
+    embeddings, indices = draw_set(20, 2)
+    head = fit_heads("tiny", embeddings, {"damage": indices}, groups=indices).by_task["damage"]
+    assert head.temperature == 1.0
+    assert not head.cross_fitted
+
+
 def test_equal_embeddings_of_two_classes_give_an_even_chance() -> None:
     embeddings = np.full((8, 5), 0.25, dtype=np.float32)
     heads = fit_heads("tiny", embeddings, {"damage": np.array([0, 1] * 4)})

@@ -69,3 +69,10 @@ def test_a_task_that_nobody_answered_is_unknown_and_no_tie() -> None:
 
 def test_no_opinion_makes_no_label() -> None:
     assert merge_opinions([]) == MergedLabel({}, {}, ties=())
+
+
+def test_what_each_annotator_said_last_is_kept() -> None:
+    merged = merge_opinions(
+        [opinion(1, 1, damage="intact"), opinion(2, damage="damaged"), opinion(1, damage="damaged")]
+    )
+    assert merged.opinions == {1: {"damage": "intact"}, 2: {"damage": "damaged"}}
