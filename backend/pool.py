@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from backend.label_config import LabelBinding
 from backend.labelstudio import PredictionDraft
+from carcond.acquisition import combine_tasks, margin
 from carcond.heads import FloatArray, Heads, IntArray, joint_confidence
 from carcond.selection import choose_queue, nearest_slots, typical_order
 from carcond.settings import Settings
 from carcond.taxonomy import TASK_BY_KEY
 
-# Without a model there is no confidence to show; this much a rank orders the cold-start queue.
-_RANK_STEP = 1e-6
+# The smallest difference between scores that orders photos.
+_SCORE_STEP = np.float32(1e-6)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class RankedPool:
     Attributes:
         queue: what should be labelled next, one photo of each slot first.
         round_length: how many of `queue` make one round over the slots.
-        rest: the other photos, most uncertain first; they stand behind the queue in its slots.
+        rest: the other photos, most informative first; they stand behind the queue in its slots.
     """
 
     queue: Sequence[PredictionDraft]
@@ -55,8 +56,9 @@ class RankedPool:
 def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBinding, settings: Settings) -> RankedPool:
     """Order the unlabelled photos and say what is predicted for each.
 
-    Until `settings.typical_photos` photos are labelled, typical ones are asked for: the uncertainty
-    of a model that has seen almost nothing is worse than chance (arXiv 2210.02442).
+    Photos are chosen by margin, combined over the tasks, and published with their joint confidence as score. Until
+    `settings.typical_photos` photos are labelled, typical ones are asked for: the uncertainty of a model that has
+    seen almost nothing is worse than chance (arXiv 2210.02442).
 
     Args:
         pool: the photos.
@@ -65,23 +67,31 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
         binding: the words of the project's label config.
         settings: sizes of the queue and its slots.
     """
-    confidence, results = _predict(pool, heads, binding)
-    if heads is None or (~pool.unlabelled).sum() < settings.typical_photos:
+    probabilities = heads.probabilities(pool.embeddings) if heads and len(pool.task_ids) else {}
+    if not probabilities or (~pool.unlabelled).sum() < settings.typical_photos:
         preference = typical_order(pool.embeddings, settings.typical_photos)
         considered = settings.queue_size
     else:
-        preference = np.argsort(confidence, kind="stable")
+        unlabelled = np.flatnonzero(pool.unlabelled)
+        scores = combine_tasks({task: margin(rows[np.newaxis, unlabelled]) for task, rows in probabilities.items()})
+        preference = unlabelled[np.argsort(-scores, kind="stable")]
         considered = settings.queue_size * settings.candidate_factor
-    if heads is None:
-        confidence[preference] = np.arange(len(preference), dtype=np.float32) * _RANK_STEP
     candidates = preference[(pool.unlabelled & ~pool.reserved)[preference]][:considered]
     exploration = np.flatnonzero(pool.unlabelled & pool.drawn)
     queue = choose_queue(pool.embeddings, candidates, exploration, size=settings.queue_size, slots=settings.slots)
-    behind = np.setdiff1d(np.flatnonzero(pool.unlabelled), queue.positions)
-    behind = behind[np.argsort(confidence[behind], kind="stable")]
+    waiting = pool.unlabelled.copy()
+    waiting[queue.positions] = False
+    behind = preference[waiting[preference]]
     slots = np.zeros(len(pool.task_ids), dtype=np.int64)
     slots[queue.positions] = queue.slots
     slots[behind] = nearest_slots(pool.embeddings[behind], pool.embeddings[queue.positions], queue.slots)
+    confidence = _confidence(probabilities, preference)
+    # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
+    # choose, is published with no lower score than the queue's last in its slot, even if its confidence is lower.
+    last = np.zeros(settings.slots + 1, dtype=np.float32)
+    np.maximum.at(last, queue.slots, confidence[queue.positions])
+    confidence[behind] = np.maximum(confidence[behind], np.minimum(last + _SCORE_STEP, 1)[slots[behind]])
+    results = _results(probabilities, binding, len(pool.task_ids))
 
     def draft(position: int) -> PredictionDraft:
         score = round(float(confidence[position]), 6)
@@ -90,14 +100,20 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
     return RankedPool([draft(i) for i in queue.positions], len(np.unique(queue.slots)), [draft(i) for i in behind])
 
 
-def _predict(pool: Pool, heads: Heads | None, binding: LabelBinding) -> tuple[FloatArray, list[list[dict[str, Any]]]]:
-    """Joint confidence ``(N,)`` and regions of each photo; zero and none without a model."""
-    count = len(pool.task_ids)
-    if heads is None or count == 0:
-        return np.zeros(count, dtype=np.float32), [[] for _ in range(count)]
-    probabilities = heads.probabilities(pool.embeddings)
-    results = [binding.result(classes) for classes in chosen_classes(probabilities)]
-    return joint_confidence(probabilities), results
+def _confidence(probabilities: Mapping[str, FloatArray], preference: IntArray) -> FloatArray:
+    """Joint confidence ``(N,)``; without a model tiny numbers in the order of preference."""
+    if probabilities:
+        return joint_confidence(probabilities)
+    ranks = np.zeros(len(preference), dtype=np.float32)
+    ranks[preference] = np.arange(len(preference), dtype=np.float32) * _SCORE_STEP
+    return ranks
+
+
+def _results(probabilities: Mapping[str, FloatArray], binding: LabelBinding, count: int) -> list[list[dict[str, Any]]]:
+    """Regions of each photo; none without a model."""
+    if not probabilities:
+        return [[] for _ in range(count)]
+    return [binding.result(classes) for classes in chosen_classes(probabilities)]
 
 
 def chosen_classes(probabilities: Mapping[str, FloatArray]) -> list[dict[str, tuple[str, float]]]:
