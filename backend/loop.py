@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import numpy as np
@@ -22,11 +21,11 @@ from backend.publishing import Publisher
 from backend.services import Services
 from backend.sync import sync_project
 from carcond.errors import LabelStudioError, NotEnoughLabelsError, RegistryError
-from carcond.evaluation import evaluate
-from carcond.examples import LabelledSet, labelled_set, merge_annotations
-from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray, fit_heads
+from carcond.examples import labelled_set, merge_annotations
+from carcond.heads import FloatArray, IntArray, fit_heads
 from carcond.labels import MergedLabel
 from carcond.registry import COLD_START_VERSION, Version
+from carcond.report_card import report_card
 from carcond.selection import EXPLORATION_SLOT
 from carcond.split import HOLDOUT, draw_holdout, settle_sides
 from carcond.tables import Photo
@@ -195,7 +194,7 @@ class Loop:
             "encoder_id": encoder_id,
             "fingerprint": fingerprint,
             "fit_seconds": round(time.monotonic() - began, 3),
-            **_facts(labelled, heads),
+            **report_card(labelled, heads),
         }
         try:
             number = self._registry.write(heads, card, [example.row() for example in labelled.examples])
@@ -265,21 +264,3 @@ class _Stopwatch:
 
 def _name(version: Version | None) -> str:
     return version.name if version else COLD_START_VERSION
-
-
-def _facts(labelled: LabelledSet, heads: Heads) -> dict[str, Any]:
-    """What a version's card says of its labels and its quality."""
-    embeddings, classes = labelled.side(holdout=True)
-    return {
-        "labels": {
-            "train": int((~labelled.holdout).sum()),
-            "holdout": int(labelled.holdout.sum()),
-            "unusable": len(labelled.examples) - len(labelled.holdout),
-        },
-        "labelled_by_task": {task: int((indices != UNKNOWN).sum()) for task, indices in labelled.classes.items()},
-        "calibration": {
-            task: {"temperature": round(head.temperature, 4), "cross_fitted": head.cross_fitted}
-            for task, head in heads.by_task.items()
-        },
-        "holdout": evaluate(heads, embeddings, classes),
-    }

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray
+from carcond.calibration import calibration_figures, negative_log_likelihood
+from carcond.heads import UNKNOWN, FloatArray, Head, Heads, IntArray, softmax
+from carcond.intervals import macro_f1_interval, wilson_interval
+from carcond.taxonomy import Task
 
 
 def evaluate(heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArray]) -> dict[str, Any]:
@@ -17,8 +20,10 @@ def evaluate(heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArra
         classes: task key -> class indices ``(N,)``, `UNKNOWN` where not labelled.
 
     Returns:
-        Task key -> JSON-ready {photos, accuracy, macro_f1, nll, confusion}; `confusion` is
-        ``(K, K)``, true class by row. A task without a head or without labels is absent.
+        Task key -> JSON-ready metrics: those of `score`; `accuracy_interval` and `macro_f1_interval`, each the
+        two ends of a 95 % interval; those of `class_scores`; and `before` (at temperature 1) and `after`
+        calibration, each as `carcond.calibration.calibration_figures` gives them. A task without a head or
+        without labels is absent.
     """
     report = {}
     for key, head in heads.by_task.items():
@@ -26,22 +31,90 @@ def evaluate(heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArra
         known = indices != UNKNOWN if indices is not None else np.zeros(0, dtype=bool)
         if indices is None or not known.any():
             continue
-        report[key] = score(head.probabilities(embeddings[known]), indices[known])
+        report[key] = _evaluate_head(head, embeddings[known], indices[known])
     return report
 
 
-def score(probabilities: FloatArray, indices: IntArray) -> dict[str, Any]:
-    """Metrics of probabilities ``(N, K)`` against true class indices ``(N,)``, N at least 1."""
-    from sklearn.metrics import confusion_matrix, f1_score  # noqa: PLC0415 - the web process measures nothing
+def _evaluate_head(head: Head, embeddings: FloatArray, indices: IntArray) -> dict[str, Any]:
+    probabilities = head.probabilities(embeddings)
+    metrics = score(probabilities, indices)
+    confusion = np.array(metrics["confusion"])
+    return {
+        **metrics,
+        "accuracy_interval": list(wilson_interval(int(np.trace(confusion)), len(indices))),
+        "macro_f1_interval": list(macro_f1_interval(confusion)),
+        **class_scores(confusion, head.task),
+        "before": calibration_figures(softmax(head.logits(embeddings)), indices),
+        "after": calibration_figures(probabilities, indices),
+    }
 
-    predicted = probabilities.argmax(axis=1)
-    right = probabilities[np.arange(len(indices)), indices]
-    present = np.unique(indices)
+
+def score(probabilities: FloatArray, indices: IntArray) -> dict[str, Any]:
+    """Metrics of probabilities ``(N, K)`` against true class indices ``(N,)``, N at least 1.
+
+    Returns:
+        JSON-ready {photos, accuracy, macro_f1, nll, confusion}; `confusion` is ``(K, K)``, true class by row.
+    """
+    confusion = confusion_matrix(probabilities.argmax(axis=1), indices, probabilities.shape[1])
     return {
         "photos": len(indices),
-        "accuracy": float((predicted == indices).mean()),
-        # Over the classes that occur: a class nobody has labelled here is not a failure.
-        "macro_f1": float(f1_score(indices, predicted, labels=present, average="macro", zero_division=0.0)),
-        "nll": -float(np.log(np.maximum(right, 1e-12)).mean()),
-        "confusion": confusion_matrix(indices, predicted, labels=np.arange(probabilities.shape[1])).tolist(),
+        "accuracy": float(np.trace(confusion)) / len(indices),
+        "macro_f1": macro_f1(confusion),
+        "nll": negative_log_likelihood(probabilities, indices),
+        "confusion": confusion.tolist(),
     }
+
+
+def confusion_matrix(predicted: IntArray, indices: IntArray, class_count: int) -> IntArray:
+    """How many photos of each true class (row) were taken for each class (column), ``(K, K)``."""
+    cells = np.bincount(indices * class_count + predicted, minlength=class_count**2)
+    return cells.reshape(class_count, class_count)
+
+
+def macro_f1(confusion: IntArray) -> float:
+    """Mean F1 over the classes that occur: a class nobody has labelled here is not a failure."""
+    support, stated = confusion.sum(axis=1), confusion.sum(axis=0)
+    present = support > 0
+    return float((2 * np.diag(confusion)[present] / (support + stated)[present]).mean())
+
+
+def class_scores(confusion: IntArray, task: Task) -> dict[str, Any]:
+    """Precision, recall and F1 by class.
+
+    Returns:
+        JSON-ready `classes`: class key -> {precision, recall, f1, support}, in the order of `confusion`, with
+        None for a precision of a class that was never predicted and for a recall and F1 of one that does not
+        occur; and `precision` and `recall`, the means over the classes that occur, where None counts as 0.
+    """
+    classes = {}
+    for i, key in enumerate(task.class_keys):
+        hits, support, stated = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
+        classes[key] = {
+            "precision": hits / stated if stated else None,
+            "recall": hits / support if support else None,
+            "f1": 2 * hits / (support + stated) if support else None,
+            "support": support,
+        }
+    present = [each for each in classes.values() if each["support"]]
+    means = {name: float(np.mean([each[name] or 0.0 for each in present])) for name in ("precision", "recall")}
+    return {"classes": classes, **means}
+
+
+def combined_accuracy(predicted: Mapping[str, IntArray], classes: Mapping[str, IntArray]) -> dict[str, Any]:
+    """How often all tasks are right together, on the photos that have a label for each of them.
+
+    Args:
+        predicted: task key -> predicted class indices ``(N,)``, of each task with a head.
+        classes: task key -> class indices ``(N,)``, `UNKNOWN` where not labelled.
+
+    Returns:
+        JSON-ready {photos, accuracy, accuracy_interval}; empty with fewer than two tasks, or without such photos.
+    """
+    if len(predicted) < 2:
+        return {}
+    known = np.all([classes[task] != UNKNOWN for task in predicted], axis=0)
+    photos = int(known.sum())
+    if not photos:
+        return {}
+    right = int(np.all([predicted[task] == classes[task] for task in predicted], axis=0)[known].sum())
+    return {"photos": photos, "accuracy": right / photos, "accuracy_interval": list(wilson_interval(right, photos))}
