@@ -1,4 +1,4 @@
-"""A model version's report card as one HTML page that needs nothing else."""
+"""A model version's report card as one HTML page that needs nothing else: no script, font, picture or network."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,8 +6,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from carcond import report_text
-from carcond.report_view import read_card
+from carcond.intervals import wilson_interval
+from carcond.report_text import count, measure, number, temperature_words
+from carcond.report_view import Bin, Measure, TaskReport, read_card
+
+# The reliability diagram's plot area in its own units: from (_LEFT, _TOP) to (_LEFT + _WIDTH, _TOP + _HEIGHT).
+_LEFT, _TOP, _WIDTH, _HEIGHT = 62, 10, 278, 240
 
 
 def card_page(card: Mapping[str, Any]) -> str:
@@ -25,9 +29,46 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": report_text.number,
-        "count": report_text.count,
-        "measure": report_text.measure,
-        "temperature": report_text.temperature_words,
+        "number": number,
+        "count": count,
+        "measure": measure,
+        "percent": _percent,
+        "range": _range,
+        "percent_range": _percent_range,
+        "temperature": temperature_words,
+        "axis_start": _axis_start,
+        "across": _across,
+        "down": _down,
+        "ends": _ends,
     }
     return environment.get_template("report_page.html")
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _range(figure: Measure) -> str:
+    return "" if figure.low is None else f"{number(figure.low)} to {number(figure.high)}"
+
+
+def _percent_range(figure: Measure) -> str:
+    return "" if figure.low is None else f"{_percent(figure.low)} to {_percent(figure.high)}"
+
+
+def _axis_start(task: TaskReport) -> float:
+    """No confidence in the most probable class lies below an even chance."""
+    return 1 / max(len(task.classes), 2) if task.confusion else 0.0
+
+
+def _across(confidence: float, start: float) -> float:
+    return round(_LEFT + _WIDTH * max(confidence - start, 0) / (1 - start), 1)
+
+
+def _down(accuracy: float) -> float:
+    return round(_TOP + _HEIGHT * (1 - accuracy), 1)
+
+
+def _ends(bin_: Bin) -> tuple[float, float]:
+    """The 95 % interval of a bin's accuracy."""
+    return wilson_interval(round(bin_.accuracy * bin_.photos), bin_.photos)

@@ -68,6 +68,9 @@ def _print_gate(console: Console, gate: GateVerdict) -> None:
     verdict = {True: "accepted", False: "refused", None: "no verdict"}[gate.accepted]
     against = f", compared with {gate.against}" if gate.against else ""
     console.print(f"Gate: {verdict}{against}. {gate.reason}", end="\n\n")
+    for task in gate.tasks:
+        if task.tested is False:
+            console.print(f"{task.name}: not tested on {count(task.photos)} hold-out photos", end="\n\n")
     rows = [(task, name, *values) for task in gate.tasks for name, values in task.comparisons.items()]
     if rows:
         table = _table(
@@ -112,7 +115,7 @@ def temperature_words(task: TaskReport) -> str:
 def _rows_table(title: str, rows: Sequence[Row], task_names: Mapping[str, str]) -> Table:
     agreeing = any(row.share is not None for row in rows)
     extra = ("share", "agreement") if agreeing else ()
-    scores = [f"{name.lower()} {what}" for name in task_names.values() for what in ("accuracy", "macro-F1")]
+    scores = [f"{name.lower()}\n{what}" for name in task_names.values() for what in ("accuracy", "macro-F1")]
     table = _table(title, "name", "labels", *extra, "hold-out", *scores)
     for row in rows:
         shown = (number(row.share, 2), number(row.agreement, 2)) if agreeing else ()
@@ -126,7 +129,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column(Text(first), overflow="fold")
     for name in columns:
-        table.add_column(Text(name), justify="right")
+        table.add_column(Text(name), justify="right", overflow="fold")
     return table
 
 
