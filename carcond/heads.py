@@ -4,8 +4,9 @@ A frozen encoder with a linear head is the closest published match to labelling 
 (arXiv 2401.14555), and fits in well under a second.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+DoubleArray = npt.NDArray[np.float64]
+_Fit = Callable[[FloatArray, IntArray], tuple[DoubleArray, DoubleArray]]
 
 UNKNOWN = -1
 """Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""
@@ -200,23 +203,66 @@ def fit_head(
         groups: ``(N,)``; photos of one group share a fold, since a head that was fitted on a photo's
             near-duplicate is too sure of it. None when no two photos belong together.
     """
-    weight, bias = fit_linear(embeddings, indices, len(task.classes))
+    span = _Span.of(embeddings)
+    fit = partial(_fit_logistic, class_count=len(task.classes), scale=_scale(embeddings))
+    weight, bias = span.restore(*fit(span.coordinates, indices))
     fold = _folds(indices, groups, seed)
-    held_out = None if fold is None else _cross_fitted_logits(embeddings, indices, len(task.classes), fold)
+    held_out = None if fold is None else _cross_fitted_logits(fit, span.coordinates, indices, fold)
     temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
     return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
 
 
 def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
     """Weight ``(K, D)`` and bias ``(K,)`` of a linear head, fitted on at least two classes and not calibrated."""
+    weight, bias = _fit_logistic(embeddings, indices, class_count, _scale(embeddings))
+    return weight.astype(np.float32), bias.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The directions in which some photos differ, as an orthonormal basis.
+
+    Fewer photos than dimensions differ in fewer directions than there are dimensions. An L2 penalty does not see
+    rotations, so a fit on coordinates is the fit on embeddings, with shorter vectors.
+
+    Attributes:
+        mean: ``(D,)``.
+        basis: ``(D, R)``, None for the dimensions as they are.
+        coordinates: ``(N, R)`` of the photos.
+    """
+
+    mean: FloatArray
+    basis: FloatArray | None
+    coordinates: FloatArray
+
+    @classmethod
+    def of(cls, embeddings: FloatArray) -> "_Span":
+        mean = embeddings.mean(axis=0)
+        if len(embeddings) > embeddings.shape[1] / 2:
+            return cls(mean, None, embeddings - mean)
+        basis, triangle = np.linalg.qr((embeddings - mean).T)
+        return cls(mean, basis, np.ascontiguousarray(triangle.T))
+
+    def restore(self, weight: DoubleArray, bias: DoubleArray) -> tuple[FloatArray, FloatArray]:
+        """Weight ``(K, D)`` and bias ``(K,)`` on embeddings, from those on coordinates."""
+        restored = weight if self.basis is None else weight @ self.basis.T
+        return restored.astype(np.float32), (bias - restored @ self.mean).astype(np.float32)
+
+
+def _scale(embeddings: FloatArray) -> float:
+    # One scale for all dimensions: dividing each by its own deviation did worse with few labels.
+    return max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
+
+
+def _fit_logistic(
+    features: FloatArray, indices: IntArray, class_count: int, scale: float
+) -> tuple[DoubleArray, DoubleArray]:
     # Imported here: the web process applies heads and never fits them.
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
-    # One scale for all dimensions: dividing each by its own deviation did worse with few labels.
-    mean = embeddings.mean(axis=0)
-    scale = max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
+    mean = features.mean(axis=0)
     model = LogisticRegression(C=_INVERSE_PENALTY, class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((embeddings - mean) / np.float32(scale), indices)
+    model.fit((features - mean) / np.float32(scale), indices)
     coefficients = model.coef_.astype(np.float64)
     intercepts = model.intercept_.astype(np.float64)
     if len(model.classes_) == 2:  # scikit-learn gives one row for two classes: the second against the first
@@ -224,19 +270,21 @@ def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> t
         intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
     # Fold the centring and scaling into the weights, so that the head is linear on the raw embedding
     # and class activation maps are a product of its weights with the feature map.
-    weight = np.zeros((class_count, embeddings.shape[1]))
+    weight = np.zeros((class_count, features.shape[1]))
     bias = np.full(class_count, _UNSEEN_LOGIT)
     weight[model.classes_] = coefficients / scale
     bias[model.classes_] = intercepts - (coefficients / scale) @ mean
-    return weight.astype(np.float32), bias.astype(np.float32)
+    return weight, bias
 
 
-def _cross_fitted_logits(embeddings: FloatArray, indices: IntArray, class_count: int, fold: IntArray) -> FloatArray:
+def _cross_fitted_logits(fit: _Fit, features: FloatArray, indices: IntArray, fold: IntArray) -> FloatArray:
     """Logits ``(N, K)`` of each photo from a head fitted without its fold ``(N,)``."""
-    logits = np.zeros((len(indices), class_count), dtype=np.float32)
+    held_out = []
     for k in range(fold.max() + 1):
-        weight, bias = fit_linear(embeddings[fold != k], indices[fold != k], class_count)
-        logits[fold == k] = embeddings[fold == k] @ weight.T + bias
+        weight, bias = fit(features[fold != k], indices[fold != k])
+        held_out.append(features[fold == k] @ weight.T + bias)
+    logits = np.empty((len(indices), held_out[0].shape[1]), dtype=np.float32)
+    logits[np.argsort(fold, kind="stable")] = np.concatenate(held_out)
     return logits
 
 

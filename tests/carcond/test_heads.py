@@ -60,6 +60,28 @@ def test_probabilities_at_temperature_one_are_those_of_scikit_learn(task: Task, 
     np.testing.assert_allclose(uncalibrated(head, embeddings), reference.predict_proba(scaled), atol=3e-3)
 
 
+@pytest.mark.parametrize(("task", "count"), [(DAMAGE, 30), (CLEANLINESS, 60)])
+def test_few_photos_in_many_dimensions_get_the_head_that_scikit_learn_fits_on_all(task: Task, count: int) -> None:
+    """Inside, the fit happens in the few directions in which the photos differ."""
+    embeddings, indices = draw_set(count, len(task.classes), dimension=300)
+    unseen, _ = draw_set(40, len(task.classes), dimension=300, seed=1)
+    mean, scale = embeddings.mean(axis=0), float(np.sqrt(embeddings.var(axis=0).mean()))
+    reference = LogisticRegression(C=0.01, class_weight="balanced", max_iter=5000, tol=1e-8)
+    reference.fit((embeddings - mean) / scale, indices)
+    head = fit_heads("tiny", embeddings, {task.key: indices}).by_task[task.key]
+    for photos in (embeddings, unseen):
+        expected = reference.predict_proba((photos - mean) / scale)
+        np.testing.assert_allclose(uncalibrated(head, photos), expected, atol=0.01)
+
+
+def test_copies_of_one_photo_among_few_are_no_obstacle() -> None:
+    embeddings, indices = draw_set(20, 2, dimension=100)
+    twice, labels = np.concatenate([embeddings, embeddings]), np.concatenate([indices, indices])
+    head = fit_heads("tiny", twice, {"damage": labels}).by_task["damage"]
+    assert np.isfinite(head.weight).all()
+    assert (head.probabilities(embeddings).argmax(axis=1) == indices).mean() > 0.9
+
+
 def test_probabilities_are_the_softmax_of_the_logits_over_the_temperature(heads: Heads) -> None:
     embeddings, _ = draw_set(20, 3, seed=1)
     for key, probabilities in heads.probabilities(embeddings).items():
