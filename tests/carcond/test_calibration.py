@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
+from scipy.stats import foldnorm
+from sklearn.metrics import log_loss
 
-from carcond.calibration import calibration_error
+from carcond.calibration import (
+    brier_score,
+    calibration_error,
+    calibration_figures,
+    negative_log_likelihood,
+    reliability_bins,
+)
 from carcond.heads import FloatArray, IntArray
 
 
@@ -48,9 +56,83 @@ def test_what_chance_adds_is_what_drawing_the_bins_again_adds(accuracy: float, c
     assert calibration_error(probabilities, indices) == pytest.approx(max(plain - added, 0), abs=2e-3)
 
 
+def draw_many(count: int, class_count: int, seed: int) -> tuple[FloatArray, IntArray]:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(class_count), size=count).astype(np.float32)
+    return probabilities, rng.integers(0, class_count, size=count)
+
+
+@pytest.mark.parametrize("class_count", [2, 3])
+@pytest.mark.parametrize("count", [1, 7, 95, 300])
+def test_the_error_is_that_of_bins_debiased_with_the_folded_normal_distribution_of_scipy(
+    count: int, class_count: int
+) -> None:
+    probabilities, indices = draw_many(count, class_count, count)
+    total = 0.0
+    for part in np.array_split(np.argsort(probabilities.max(axis=1), kind="stable"), min(10, count)):
+        accuracy = np.mean(probabilities[part].argmax(axis=1) == indices[part])
+        plain = abs(accuracy - probabilities[part].max(axis=1).mean())
+        deviation = np.sqrt(accuracy * (1 - accuracy) / len(part))
+        expected = foldnorm.mean(plain / deviation, scale=deviation) if deviation else plain
+        total += len(part) * (2 * plain - expected)
+    assert calibration_error(probabilities, indices) == pytest.approx(np.clip(total / count, 0, 1), abs=1e-6)
+
+
 def test_a_sure_and_right_model_has_no_error() -> None:
     assert calibration_error(np.eye(3, dtype=np.float32), np.arange(3)) == 0
 
 
 def test_a_sure_and_wrong_model_has_the_error_one() -> None:
     assert calibration_error(np.array([[1, 0]], dtype=np.float32), np.array([1])) == 1
+
+
+# Likelihood, Brier score and the reliability diagram
+
+
+@pytest.mark.parametrize("class_count", [2, 3])
+def test_the_likelihood_is_that_of_scikit_learn(class_count: int) -> None:
+    probabilities, indices = draw_many(60, class_count, 0)
+    exact = probabilities.astype(np.float64)
+    reference = log_loss(indices, exact / exact.sum(axis=1, keepdims=True), labels=range(class_count))
+    assert negative_log_likelihood(probabilities, indices) == pytest.approx(reference, rel=1e-4)
+
+
+@pytest.mark.parametrize("class_count", [2, 3])
+def test_the_brier_score_is_that_of_plain_loops(class_count: int) -> None:
+    probabilities, indices = draw_many(60, class_count, 0)
+    total = 0.0
+    for row, truth in zip(probabilities.tolist(), indices.tolist(), strict=True):
+        total += sum((said - (k == truth)) ** 2 for k, said in enumerate(row))
+    assert brier_score(probabilities, indices) == pytest.approx(total / 60)
+
+
+def test_the_brier_score_of_a_sure_and_wrong_model_is_two() -> None:
+    assert brier_score(np.array([[1, 0]], dtype=np.float32), np.array([1])) == 2
+
+
+def test_bins_hold_all_photos_from_the_least_to_the_most_confident() -> None:
+    probabilities, indices = draw_many(95, 3, 0)
+    bins = reliability_bins(probabilities, indices)
+    confidences = [each["confidence"] for each in bins]
+    assert confidences == sorted(confidences)
+    assert [each["photos"] for each in bins] == [10] * 5 + [9] * 5
+    right = sum(each["accuracy"] * each["photos"] for each in bins)
+    assert right == pytest.approx((probabilities.argmax(axis=1) == indices).sum())
+
+
+def test_fewer_photos_than_bins_get_a_bin_each() -> None:
+    bins = reliability_bins(np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([0, 0]))
+    assert bins == [
+        {"confidence": pytest.approx(0.6), "accuracy": 0.0, "photos": 1},
+        {"confidence": pytest.approx(0.9), "accuracy": 1.0, "photos": 1},
+    ]
+
+
+def test_all_figures_come_together() -> None:
+    probabilities, indices = draw_many(60, 3, 0)
+    assert calibration_figures(probabilities, indices) == {
+        "nll": negative_log_likelihood(probabilities, indices),
+        "brier": brier_score(probabilities, indices),
+        "ece": calibration_error(probabilities, indices),
+        "bins": reliability_bins(probabilities, indices),
+    }
