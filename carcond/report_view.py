@@ -229,7 +229,7 @@ def _honesty(part: Mapping[str, Any]) -> Honesty:
     bins = []
     for each in rows(part, "bins"):
         confidence, accuracy, photos = number(each, "confidence"), number(each, "accuracy"), count(each, "photos")
-        if confidence is not None and accuracy is not None and photos:
+        if confidence is not None and accuracy is not None and photos is not None and photos > 0:
             bins.append(Bin(min(max(confidence, 0.0), 1.0), min(max(accuracy, 0.0), 1.0), photos))
     return Honesty(number(part, "nll"), number(part, "brier"), number(part, "ece"), bins)
 
