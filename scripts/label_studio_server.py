@@ -16,7 +16,7 @@ LABEL_STUDIO_VERSION = "1.23.2"
 INSTALL_MIB = 1500
 
 # What Label Studio refuses to call by default, loopback alone left out: the backend is there.
-_BANNED_SUBNETS = [
+BANNED_SUBNETS = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -126,7 +126,7 @@ def environment(data_dir: Path, photos_root: Path, url: str, credentials: Creden
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos_root),
         "SSRF_PROTECTION_ENABLED": "true",
         "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(_BANNED_SUBNETS),
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(BANNED_SUBNETS),
         # Nothing is reported to anyone.
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",

@@ -1,0 +1,152 @@
+"""`python -m docker.passwords [login]`: makes the stack's passwords once, and writes what each service reads.
+
+One volume holds everything. A service sees only the files of its own group, which the Compose file gives it;
+the passwords themselves are in a file that belongs to this module's user alone.
+"""
+
+import ipaddress
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from scripts.label_studio_server import BANNED_SUBNETS
+
+SECRETS_DIR = Path("/secrets")
+PASSWORDS_NAME = "passwords.json"
+EMAIL = "admin@example.com"
+BACKEND_USER = "label-studio"
+_PASSWORDS = (
+    "label_studio_password",
+    "label_studio_token",
+    "label_studio_database",
+    "carcond_database",
+    "postgres",
+    "redis",
+    "backend",
+    "grafana",
+)
+# Folder of the volume -> group that may read it; docker-compose.yml names the same numbers under `group_add`.
+GROUPS = {
+    "carcond": 10001,
+    "label-studio": 10002,
+    "postgres": 10003,
+    "redis": 10004,
+    "grafana": 10005,
+    "prometheus": 10006,
+}
+
+
+def main() -> None:
+    """Write all files; with the argument `login`, tell a person how to log in instead."""
+    passwords = load_passwords(SECRETS_DIR)
+    if sys.argv[1:] == ["login"]:
+        print(login_text(passwords, os.environ))
+        return
+    write_files(SECRETS_DIR, service_files(passwords, os.environ["CARCOND_SUBNET"]), GROUPS)
+    print("passwords are in the volume `secrets`. To see how to log in: docker compose run --rm secrets login")
+
+
+def load_passwords(folder: Path) -> dict[str, str]:
+    """Read the passwords, or make them. A later release's new ones are added, the others never change."""
+    path = folder / PASSWORDS_NAME
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    # Hexadecimal: at home in addresses, SQL, shell and configuration files alike. 40 digits is Label Studio's token.
+    passwords = {name: known.get(name) or secrets.token_hex(20) for name in _PASSWORDS}
+    if passwords != known:
+        _write(path, json.dumps(passwords, indent=2) + "\n", 0o600)
+    return passwords
+
+
+def login_text(passwords: Mapping[str, str], environment: Mapping[str, str]) -> str:
+    """What a person needs to log in."""
+    return (
+        f"Label Studio: {environment.get('CARCOND_URL', '')}\n"
+        f"  E-mail    {EMAIL}\n"
+        f"  Password  {passwords['label_studio_password']}\n"
+        "Grafana (profile `monitoring`):\n"
+        "  User      admin\n"
+        f"  Password  {passwords['grafana']}"
+    )
+
+
+def service_files(passwords: Mapping[str, str], subnet: str) -> dict[str, str]:
+    """Path in the volume -> text, for all services.
+
+    Args:
+        passwords: from `load_passwords`.
+        subnet: the one network that Label Studio may call, where the backend is.
+    """
+    database = f"postgresql+psycopg://carcond:{quote(passwords['carcond_database'])}@postgres:5432/carcond"
+    return {
+        "carcond/environment": _shell_lines(
+            LABEL_STUDIO_API_KEY=passwords["label_studio_token"],
+            REDIS_URL=f"redis://:{passwords['redis']}@redis:6379/0",
+            DATABASE_URL=database,
+            CARCOND_BASIC_AUTH_USER=BACKEND_USER,
+            CARCOND_BASIC_AUTH_PASSWORD=passwords["backend"],
+        ),
+        "label-studio/environment": _shell_lines(
+            LABEL_STUDIO_USERNAME=EMAIL,
+            LABEL_STUDIO_PASSWORD=passwords["label_studio_password"],
+            LABEL_STUDIO_USER_TOKEN=passwords["label_studio_token"],
+            POSTGRE_PASSWORD=passwords["label_studio_database"],
+            USER_ADDITIONAL_BANNED_SUBNETS=",".join(closed_subnets(subnet)),
+        ),
+        "postgres/password": passwords["postgres"],
+        "redis/redis.conf": f"requirepass {passwords['redis']}\nappendonly yes\n",
+        "redis/password": passwords["redis"],
+        "grafana/password": passwords["grafana"],
+        "prometheus/password": passwords["backend"],
+    }
+
+
+def closed_subnets(open_subnet: str) -> list[str]:
+    """The networks that Label Studio must not call: all that are not public, without the one that is open.
+
+    Raises:
+        ValueError: the open one is no network.
+    """
+    hole = ipaddress.ip_network(open_subnet)
+    closed: list[str] = []
+    for text in [*BANNED_SUBNETS, "127.0.0.0/8"]:
+        network = ipaddress.ip_network(text)
+        if network.version == hole.version and network.supernet_of(hole):  # type: ignore[arg-type]  # same version
+            closed += map(str, network.address_exclude(hole))  # type: ignore[arg-type]
+        else:
+            closed.append(text)
+    return closed
+
+
+def write_files(folder: Path, files: Mapping[str, str], groups: Mapping[str, int]) -> None:
+    """Write each file so that, beside its owner, only the group of its folder can read it."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o755, exist_ok=True)
+        _write(path, text, 0o440, groups[path.parent.name])
+
+
+def _shell_lines(**values: str) -> str:
+    return "".join(f"export {name}='{value}'\n" for name, value in values.items())
+
+
+def _write(path: Path, text: str, mode: int, group: int | None = None) -> None:
+    """Write a file whole or not at all, with its final mode from the beginning."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        if group is not None:
+            os.fchown(file.fileno(), -1, group)
+        os.fchmod(file.fileno(), mode)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""`python -m docker.prepare`: one project ready to be labelled, with photos, connected to the backend. Safe to repeat."""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from backend.labelstudio import LabelStudioApi
+from backend.provision import PROJECT_TITLE, SAMPLING, BackendAddress, find_or_create_project, provision
+from carcond.errors import CarcondError, LabelStudioError
+from carcond.samples import draw_samples
+from carcond.settings import get_settings
+from scripts.photo_import import PHOTO_SUFFIXES, import_photos
+
+# The same paths in Label Studio's container, which serves them.
+PHOTOS = Path("/label-studio/files/photos")
+SAMPLES = Path("/label-studio/files/samples")
+STATE = Path("/setup/projects.json")
+BACKEND_URL = "http://backend.carcond.internal:9090"
+SAMPLE_COUNT = 60
+_TITLES = {"photos": PROJECT_TITLE, "samples": f"{PROJECT_TITLE} (drawn samples)"}
+_PATIENCE_S = 60.0
+
+
+def main() -> None:
+    """Run the service."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        project_id = prepare(LabelStudioApi.from_settings(get_settings()))
+    except CarcondError as error:
+        sys.exit(f"setup: {error}")
+    _say(f"label at {os.environ['LABEL_STUDIO_HOST']}/projects/{project_id}/data?labeling=1")
+    _say("to see e-mail and password: docker compose run --rm secrets login")
+
+
+def prepare(api: LabelStudioApi) -> int:
+    """Make or find the project, import what is new, connect the backend, and look whether all of it holds."""
+    known: dict[str, int] = json.loads(STATE.read_text(encoding="utf-8")) if STATE.exists() else {}
+    # Drawings never get among somebody's photos: they have a project of their own.
+    kind = "photos" if "photos" in known or _has_photos(PHOTOS) else "samples"
+    project_id, _ = find_or_create_project(api, _TITLES[kind], known.get(kind))
+    STATE.write_text(json.dumps(known | {kind: project_id}) + "\n", encoding="utf-8")
+    _import(api, project_id, kind)
+    settings = get_settings()
+    backend = BackendAddress(
+        BACKEND_URL, settings.basic_auth_user, settings.basic_auth_password.get_secret_value()
+    )
+    # After the import, so that the first turn of the loop finds all photos.
+    provision(api, backend, _TITLES[kind], project_id)
+    _verify(api, backend, project_id)
+    return project_id
+
+
+def _say(message: str) -> None:
+    print(f"setup: {message}", flush=True)
+
+
+def _has_photos(folder: Path) -> bool:
+    return any(path.suffix.lower() in PHOTO_SUFFIXES for path in folder.rglob("*"))
+
+
+def _import(api: LabelStudioApi, project_id: int, kind: str) -> None:
+    if kind == "samples" and not _has_photos(SAMPLES):
+        _say(f"no photos in ./photos: drawing {SAMPLE_COUNT} sample pictures. They are drawings, not photos of cars")
+        draw_samples(SAMPLES, SAMPLE_COUNT, seed=0)
+    folder = SAMPLES if kind == "samples" else PHOTOS
+    if kind == "photos" and not _has_photos(folder):
+        _say("no photos in ./photos any more: tasks whose photo is gone show no picture")
+        return
+    count = import_photos(api, project_id, folder)
+    _say(f"{count} new photos imported" if count else "all photos are imported already")
+
+
+def _verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> None:
+    """Look at what Label Studio really keeps, since it says nothing when some of it fails."""
+    hooks = api.request("GET", "/api/webhooks/", params={"project": project_id})
+    if [hook["is_active"] for hook in hooks if hook["url"] == backend.webhook_url] != [True]:
+        raise LabelStudioError(f"expected one active webhook to {backend.webhook_url}, Label Studio has {hooks}")
+    project = api.project(project_id)
+    if project.sampling != SAMPLING:
+        raise LabelStudioError(f"expected the project's sampling to be {SAMPLING!r}, it is {project.sampling!r}")
+    deadline = time.monotonic() + _PATIENCE_S
+    while not project.model_version and time.monotonic() < deadline:
+        time.sleep(1.0)
+        project = api.project(project_id)
+    if project.model_version:
+        _say(f"webhook, sampling and version are as they should be; {project.model_version} is serving")
+    else:
+        # Thousands of new photos are looked at before the first queue is published.
+        _say("webhook and sampling are as they should be. No version yet: the worker is still looking at the photos")
+
+
+if __name__ == "__main__":
+    main()
