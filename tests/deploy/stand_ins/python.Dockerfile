@@ -1,7 +1,6 @@
 # Stands in for the published python image: Debian's own Python, under the names that image has.
 FROM carcond-check/debian:bookworm
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY pip.conf /etc/pip.conf
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt

@@ -1,0 +1,96 @@
+"""Somebody who labels in the composed Label Studio, also while parts of it are down, for `scripts/check_compose`."""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from scripts.compose_engine import CheckError
+
+_CLEANLINESS = ("clean", "slightly dirty", "very dirty")
+_DAMAGE = ("intact", "damaged")
+
+
+class Annotator:
+    """Labels what is served, through Label Studio's API. What is answered plays no part in the check."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+        self.project_id = int(self._request("GET", "/api/projects/")["results"][0]["id"])
+        self.submitted: set[int] = set(self.labelled())
+        self._unsure: set[int] = set()
+
+    def label(self, count: int) -> None:
+        """Label so many photos.
+
+        Raises:
+            CheckError: Label Studio does not serve one.
+        """
+        for _ in range(count):
+            if not self.try_label():
+                raise CheckError("Label Studio served no photo, or did not take a label")
+
+    def try_label(self) -> bool:
+        """Label one photo, if Label Studio is able to. A label that was not confirmed is looked for later."""
+        task: int | None = None
+        try:
+            task = int(self._request("GET", f"/api/projects/{self.project_id}/next/")["id"])
+            self._request("POST", f"/api/tasks/{task}/annotations/", {"result": _answers(task), "lead_time": 1})
+        except (OSError, http.client.HTTPException, ValueError):
+            if task is not None:
+                self._unsure.add(task)
+            return False
+        self.submitted.add(task)
+        return True
+
+    def labelled(self) -> list[int]:
+        """Ids of the tasks that have a label in Label Studio, a task once for each."""
+        path = f"/api/tasks/?project={self.project_id}&page_size=1000&fields=all"
+        tasks = self._request("GET", path)["tasks"]
+        return sorted(task["id"] for task in tasks for _ in task["annotations"])
+
+    def predictions(self) -> dict[int, int]:
+        """Task without a label -> how many predictions it has."""
+        path = f"/api/tasks/?project={self.project_id}&page_size=1000&fields=all"
+        tasks = self._request("GET", path)["tasks"]
+        return {task["id"]: len(task["predictions"]) for task in tasks if not task["annotations"]}
+
+    def version(self) -> str:
+        """The version that Label Studio serves."""
+        return str(self._request("GET", f"/api/projects/{self.project_id}/")["model_version"])
+
+    def check_nothing_lost(self) -> int:
+        """See that Label Studio has each confirmed label once, and return how many labels there are.
+
+        Raises:
+            CheckError: one is lost, or doubled.
+        """
+        labelled = self.labelled()
+        if len(labelled) != len(set(labelled)):
+            raise CheckError(f"tasks were labelled twice: {labelled}")
+        lost = self.submitted - set(labelled)
+        strange = set(labelled) - self.submitted - self._unsure
+        if lost or strange:
+            raise CheckError(f"labels of tasks {sorted(lost)} are lost, those of {sorted(strange)} came from nowhere")
+        self.submitted = set(labelled)
+        return len(labelled)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - its own address
+            self._url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Token {self._token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            return json.load(response)
+
+
+def _answers(task: int) -> list[dict[str, Any]]:
+    words = {"cleanliness": _CLEANLINESS[task % 3], "damage": _DAMAGE[task % 2]}
+    return [
+        {"from_name": name, "to_name": "image", "type": "choices", "value": {"choices": [word]}}
+        for name, word in words.items()
+    ]

@@ -1,0 +1,127 @@
+"""The stack under check: Compose commands, its containers, and what its version knows, for `scripts/check_compose`."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.compose_engine import CheckError, Engine
+
+ONCE = ("secrets", "databases", "encoder", "setup")
+_PORT = 18080
+# Reads the serving version in the worker's container: the ids of the tasks that it knows, in order.
+_KNOWN_TASKS = """
+import gzip, json, pathlib, sys
+home = pathlib.Path('/models/projects') / sys.argv[1]
+current = home / 'current'
+if current.exists():
+    rows = gzip.open(home / 'versions' / current.read_text().strip() / 'labels.jsonl.gz', 'rt')
+    print(json.dumps([json.loads(row)['task'] for row in rows]))
+else:
+    print('[]')
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container: its service, and what the engine says of it."""
+
+    service: str
+    id: str
+    state: dict[str, Any]
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, on this machine."""
+        return int(self.state["Pid"])
+
+    @property
+    def is_well(self) -> bool:
+        """Running, and healthy by its own test."""
+        return bool(self.state["Running"]) and self.state.get("Health", {}).get("Status") == "healthy"
+
+
+class ComposeProject:
+    """The stack of one checkout."""
+
+    def __init__(self, engine: Engine, checkout: Path, pip_config: Path) -> None:
+        self.engine = engine
+        self.checkout = checkout
+        self.url = f"http://127.0.0.1:{_PORT}"
+        self._settings = {
+            "COMPOSE_PROJECT_NAME": "carcond-check",
+            "CARCOND_PORT": str(_PORT),
+            "CARCOND_PIP_CONFIG": str(pip_config),
+            "CARCOND_TAG": "check",
+            "COMPOSE_PROGRESS": "plain",
+        }
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Run `docker compose` and return its standard output."""
+        command = ["docker", "compose", *arguments]
+        return self.engine.run(command, check=check, cwd=self.checkout, **self._settings).stdout
+
+    def up(self, *options: str) -> None:
+        """Bring everything up, and wait until all is healthy and the one-shots are through.
+
+        Raises:
+            CheckError: something is not well; the text has its last words.
+        """
+        try:
+            self.compose("up", "-d", "--pull", "never", "--wait", "--wait-timeout", "300", *options)
+            self.wait_for(self._is_set_up, 120, "the one-shot services to end well")
+        except CheckError as error:
+            raise CheckError(f"{error}\n{self.compose('logs', '--no-color', '--tail', '15')}") from error
+
+    def _is_set_up(self) -> bool:
+        states = [container.state for container in self.containers() if container.service in ONCE]
+        failed = [state for state in states if state["Status"] == "exited" and state["ExitCode"] != 0]
+        if failed:
+            raise CheckError("a one-shot service failed")
+        return all(state["Status"] == "exited" for state in states)
+
+    def containers(self) -> list[Container]:
+        """All containers, the ended ones too."""
+        ids = self.compose("ps", "-a", "-q").split()
+        rows = json.loads(self.engine.output(["docker", "inspect", *ids])) if ids else []
+        label = "com.docker.compose.service"
+        return [Container(row["Config"]["Labels"][label], row["Id"], row["State"]) for row in rows]
+
+    def servers(self, service: str = "") -> list[Container]:
+        """The containers that are meant to run for ever."""
+        return [c for c in self.containers() if c.service not in ONCE and service in ("", c.service)]
+
+    def is_well(self) -> bool:
+        """Whether every server is healthy."""
+        return all(container.is_well for container in self.servers())
+
+    def kill(self, service: str) -> None:
+        """End the first process of one container of a service, as a crash would: by its number, past the engine."""
+        os.kill(self.servers(service)[0].pid, signal.SIGKILL)
+
+    def wait_for(self, is_done: Any, patience_s: float, what: str) -> float:
+        """Poll, and return how many seconds it took.
+
+        Raises:
+            CheckError: it took too long.
+        """
+        start = time.monotonic()
+        while not is_done():
+            if time.monotonic() - start > patience_s:
+                raise CheckError(f"waited {patience_s:.0f} s for {what}")
+            time.sleep(0.5)
+        return time.monotonic() - start
+
+    def token(self) -> str:
+        """Label Studio's token for programs, from where the stack keeps it."""
+        text = self.compose("exec", "-T", "backend", "cat", "/secrets/carcond/environment")
+        line = next(line for line in text.splitlines() if "LABEL_STUDIO_API_KEY" in line)
+        return line.split("'")[1]
+
+    def known_tasks(self, project_id: int) -> list[int]:
+        """The tasks whose labels the serving version was trained or measured on."""
+        text = self.compose("exec", "-T", "worker", "python3", "-c", _KNOWN_TASKS, str(project_id))
+        return [int(task) for task in json.loads(text)]
