@@ -1,4 +1,4 @@
-"""`python docker/check_worker.py`: whether this container's worker is alive, for the container engine."""
+"""`python3 check_worker.py`: whether this container's worker is alive, for the container engine."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ def main() -> None:
     here = socket.gethostname()
     for key in redis.smembers("rq:workers"):
         host, beat = redis.hmget(key, "hostname", "last_heartbeat")
-        if host == here and beat and time.time() - _seconds(beat) < _SILENCE_S:
+        if host == here and beat and time.time() - _seconds(str(beat)) < _SILENCE_S:
             return
     sys.exit(f"no worker of {here} has reported within {_SILENCE_S:.0f} s")
 

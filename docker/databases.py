@@ -1,4 +1,4 @@
-"""`python -m docker.databases`: makes Label Studio's and carcond's database, each with a user of its own. Safe to repeat."""
+"""`python -m docker.databases`: makes Label Studio's and carcond's database, each with its own user. Safe to repeat."""
 
 import psycopg
 from psycopg import sql

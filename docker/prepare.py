@@ -1,4 +1,4 @@
-"""`python -m docker.prepare`: one project ready to be labelled, with photos, connected to the backend. Safe to repeat."""
+"""`python -m docker.prepare`: one project with photos, connected to the backend. Safe to repeat."""
 
 import json
 import logging

@@ -85,7 +85,7 @@ def _run(engine: Engine, report: Report) -> None:
         project = ComposeProject(engine, checkout, pip_config)
         _check_files(project, report)
         with report.check("stand-in base images") as found:
-            found += make_stand_ins(engine, checkout, pip_config)
+            found.extend(make_stand_ins(engine, checkout, pip_config))
         _check_build(project, report)
     try:
         _check_running(project, report)
@@ -202,7 +202,7 @@ def _wait_until_learned(project: ComposeProject, annotator: Annotator) -> float:
 def _check_fault(project: ComposeProject, annotator: Annotator, service: str, found: list[str]) -> None:
     start = time.monotonic()
     project.kill(service)
-    taken = _label_until(annotator, lambda: project.is_well(), 3)
+    taken = _label_until(annotator, project.is_well, 3)
     project.wait_for(project.is_well, _HEAL_BAR_S, "all to be healthy again")
     healed = time.monotonic() - start
     _expect(healed < _HEAL_BAR_S, f"it took {healed:.0f} s")

@@ -1,0 +1,105 @@
+import ipaddress
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from docker.passwords import closed_subnets, load_passwords, login_text, service_files, write_files
+
+SUBNET = "10.213.90.0/24"
+
+
+def test_passwords_are_made_once(tmp_path: Path) -> None:
+    first = load_passwords(tmp_path)
+    assert load_passwords(tmp_path) == first
+    assert len(set(first.values())) == len(first)
+
+
+def test_the_passwords_are_for_their_owner_alone(tmp_path: Path) -> None:
+    load_passwords(tmp_path)
+    assert (tmp_path / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_password_that_a_later_release_needs_is_added(tmp_path: Path) -> None:
+    first = load_passwords(tmp_path)
+    older = {name: value for name, value in first.items() if name != "grafana"}
+    (tmp_path / "passwords.json").write_text(json.dumps(older))
+    later = load_passwords(tmp_path)
+    assert later["grafana"]
+    assert {name: later[name] for name in older} == older
+
+
+def test_a_broken_file_is_not_replaced(tmp_path: Path) -> None:
+    """The databases know what stood in it."""
+    (tmp_path / "passwords.json").write_text("{")
+    with pytest.raises(ValueError, match="Expecting"):
+        load_passwords(tmp_path)
+    assert (tmp_path / "passwords.json").read_text() == "{"
+
+
+def test_each_service_reads_its_own_passwords_only(tmp_path: Path) -> None:
+    passwords = load_passwords(tmp_path)
+    texts = service_files(passwords, SUBNET)
+    label_studio = texts["label-studio/environment"]
+    assert passwords["label_studio_database"] in label_studio
+    for other in ("postgres", "redis", "carcond_database", "backend", "grafana"):
+        assert passwords[other] not in label_studio
+    assert passwords["postgres"] not in texts["carcond/environment"]
+    assert passwords["label_studio_password"] not in texts["carcond/environment"]
+
+
+def test_the_environment_is_one_that_a_shell_reads(tmp_path: Path) -> None:
+    passwords = load_passwords(tmp_path)
+    write_files(tmp_path, service_files(passwords, SUBNET), dict.fromkeys(GROUP_NAMES, os.getgid()))
+    command = f". {tmp_path}/carcond/environment && printf %s $DATABASE_URL"
+    url = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert make_url(url).password == passwords["carcond_database"]
+    assert make_url(url).drivername == "postgresql+psycopg"
+
+
+GROUP_NAMES = ("carcond", "label-studio", "postgres", "redis", "grafana", "prometheus")
+
+
+def test_a_file_is_for_its_group_and_for_nobody_else(tmp_path: Path) -> None:
+    write_files(tmp_path, {"redis/password": "x"}, {"redis": os.getgid()})
+    assert (tmp_path / "redis" / "password").stat().st_mode & 0o777 == 0o440
+    assert [path.name for path in (tmp_path / "redis").iterdir()] == ["password"]
+
+
+def is_closed(address: str, open_subnet: str = SUBNET) -> bool:
+    ip = ipaddress.ip_address(address)
+    return any(ip in ipaddress.ip_network(network) for network in closed_subnets(open_subnet))
+
+
+@pytest.mark.parametrize("address", ["10.213.90.0", "10.213.90.7", "10.213.90.255", "8.8.8.8"])
+def test_label_studio_may_call_the_backends_network_and_the_world(address: str) -> None:
+    assert not is_closed(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.213.89.255", "10.213.91.0", "10.0.0.1", "127.0.0.1", "169.254.169.254", "172.17.0.1", "192.168.1.1", "::1"],
+)
+def test_label_studio_may_call_no_other_network_that_is_not_public(address: str) -> None:
+    assert is_closed(address)
+
+
+def test_another_subnet_can_be_opened_instead() -> None:
+    assert not is_closed("172.28.5.9", "172.28.5.0/24")
+    assert is_closed("10.213.90.7", "172.28.5.0/24")
+
+
+def test_a_subnet_that_is_none_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"10\.213\.90\.0/240"):
+        closed_subnets("10.213.90.0/240")
+
+
+def test_a_person_is_told_address_and_password(tmp_path: Path) -> None:
+    passwords = load_passwords(tmp_path)
+    text = login_text(passwords, {"CARCOND_URL": "http://127.0.0.1:8080"})
+    assert "http://127.0.0.1:8080" in text
+    assert passwords["label_studio_password"] in text
+    assert passwords["postgres"] not in text
