@@ -13,6 +13,7 @@ from carcond.errors import CarcondError, LabelStudioError
 from carcond.samples import draw_samples
 from carcond.settings import get_settings
 from scripts.photo_import import PHOTO_SUFFIXES, import_photos
+from scripts.preflight import StackError
 
 # The same paths in Label Studio's container, which serves them.
 PHOTOS = Path("/label-studio/files/photos")
@@ -38,6 +39,7 @@ def main() -> None:
 def prepare(api: LabelStudioApi) -> int:
     """Make or find the project, import what is new, connect the backend, and look whether all of it holds."""
     known: dict[str, int] = json.loads(STATE.read_text(encoding="utf-8")) if STATE.exists() else {}
+    _check_readable(PHOTOS)
     # Drawings never get among somebody's photos: they have a project of their own.
     kind = "photos" if "photos" in known or _has_photos(PHOTOS) else "samples"
     project_id, _ = find_or_create_project(api, _TITLES[kind], known.get(kind))
@@ -53,6 +55,17 @@ def prepare(api: LabelStudioApi) -> int:
 
 def _say(message: str) -> None:
     print(f"setup: {message}", flush=True)
+
+
+def _check_readable(folder: Path) -> None:
+    """Label Studio's user and this one are strangers to the person whose photos they are."""
+    closed = [path for path in (folder, *folder.rglob("*")) if not os.access(path, os.R_OK)]
+    if closed:
+        raise StackError(
+            f"{len(closed)} files or folders in ./photos cannot be read inside the containers, like "
+            f"{closed[0].name!r}. "
+            "Let everybody read them: chmod -R a+rX photos"
+        )
 
 
 def _has_photos(folder: Path) -> bool:
