@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from backend.labelstudio import LabelStudioApi
-from backend.provision import PROJECT_TITLE, SAMPLING, BackendAddress, find_or_create_project, provision
+from backend.provision import BACKEND_TITLE, PROJECT_TITLE, SAMPLING, BackendAddress, find_or_create_project, provision
 from carcond.errors import CarcondError, LabelStudioError
 from carcond.samples import draw_samples
 from carcond.settings import get_settings
@@ -93,10 +93,11 @@ def _verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> No
     if project.sampling != SAMPLING:
         raise LabelStudioError(f"expected the project's sampling to be {SAMPLING!r}, it is {project.sampling!r}")
     deadline = time.monotonic() + _PATIENCE_S
-    while not project.model_version and time.monotonic() < deadline:
+    # Label Studio itself begins with the name under which the backend is connected.
+    while project.model_version in ("", BACKEND_TITLE) and time.monotonic() < deadline:
         time.sleep(1.0)
         project = api.project(project_id)
-    if project.model_version:
+    if project.model_version not in ("", BACKEND_TITLE):
         _say(f"webhook, sampling and version are as they should be; {project.model_version} is serving")
     else:
         # Thousands of new photos are looked at before the first queue is published.

@@ -61,6 +61,15 @@ class Annotator:
         """The version that Label Studio serves."""
         return str(self._request("GET", f"/api/projects/{self.project_id}/")["model_version"])
 
+    def is_refused(self, url: str) -> bool:
+        """Whether Label Studio's guard against calling inner networks refuses an address."""
+        body = {"project": self.project_id, "title": "elsewhere", "url": url}
+        try:
+            self._request("POST", "/api/ml/", body)
+        except urllib.error.HTTPError as error:
+            return b"reserved network address" in error.read()
+        return False
+
     def check_nothing_lost(self) -> int:
         """See that Label Studio has each confirmed label once, and return how many labels there are.
 

@@ -19,6 +19,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 _UP_BAR_S = 120
 _HEAL_BAR_S = 60
 _LEARN_BAR_S = 60
+# Less than the minute after which the worker looks by itself: so it was the webhook that told it.
+_EVENT_BAR_S = 20
 _IMAGE_BAR_MB = 700
 _FAULTS = ("redis", "postgres", "worker", "backend", "label-studio")
 
@@ -149,6 +151,9 @@ def _check_running(project: ComposeProject, report: Report) -> None:
     annotator = Annotator(project.url, project.token())
     with report.check("label 12 photos: the version moves, and knows all labels") as found:
         _label_and_learn(project, annotator, found, 12)
+    with report.check("Label Studio's users cannot make it call PostgreSQL, Redis or this machine"):
+        for url in ("http://postgres:5432", "http://redis:6379", "http://127.0.0.1:8080", "http://172.17.0.1:22"):
+            _expect(annotator.is_refused(url), f"Label Studio would call {url}")
     for service in _FAULTS:
         with report.check(f"kill -9 {service}, labelling on: heals within {_HEAL_BAR_S} s, nothing lost") as found:
             _check_fault(project, annotator, service, found)
@@ -184,26 +189,28 @@ def _check_processes(project: ComposeProject) -> int:
 def _label_and_learn(project: ComposeProject, annotator: Annotator, found: list[str], count: int) -> None:
     before = annotator.version()
     annotator.label(count)
-    took = _wait_until_learned(project, annotator)
+    took = _wait_until_learned(project, annotator, _EVENT_BAR_S)
     after = annotator.version()
     _expect(after != before, f"the version stayed {before}")
     found.append(f"{before} to {after}, all labels known {took:.1f} s after the last")
 
 
-def _wait_until_learned(project: ComposeProject, annotator: Annotator) -> float:
+def _wait_until_learned(project: ComposeProject, annotator: Annotator, patience_s: float = _LEARN_BAR_S) -> float:
     """Until the serving version knows exactly Label Studio's labels, each once."""
 
     def is_learned() -> bool:
         return sorted(project.known_tasks(annotator.project_id)) == annotator.labelled()
 
-    return project.wait_for(is_learned, _LEARN_BAR_S, "the serving version to know all labels")
+    return project.wait_for(is_learned, patience_s, "the serving version to know all labels")
 
 
 def _check_fault(project: ComposeProject, annotator: Annotator, service: str, found: list[str]) -> None:
-    start = time.monotonic()
+    before, start = project.servers(service)[0], time.monotonic()
     project.kill(service)
     taken = _label_until(annotator, project.is_well, 3)
     project.wait_for(project.is_well, _HEAL_BAR_S, "all to be healthy again")
+    after = project.servers(service)[0]
+    _expect(after.state["StartedAt"] != before.state["StartedAt"], f"{service} was not restarted")
     healed = time.monotonic() - start
     _expect(healed < _HEAL_BAR_S, f"it took {healed:.0f} s")
     annotator.label(1)
