@@ -24,7 +24,7 @@ _Heads = dict[str, Head | int]
 
 _EXPLORATION_SHARE = 0.1
 # Up to so many labels, batches of this length; beyond them the last one. Few labels are where strategies differ.
-_BATCH_LENGTHS = ((100, 10), (200, 25), (400, 50), (1000, 300), (10_000, 1000))
+_BATCH_LENGTHS = ((200, 10), (400, 25), (1000, 300), (10_000, 1000))
 
 
 @dataclass(frozen=True)

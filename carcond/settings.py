@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     queue_size: int = Field(20, ge=10, le=1000)
     candidate_factor: int = Field(2, ge=1, le=100)
     slots: int = Field(9, ge=1, le=99)
-    typical_photos: int = Field(25, ge=1, le=1000)
+    typical_photos: int = Field(10, ge=1, le=1000)
     # Waiting at most this long for further labels of the same burst before a turn begins
     debounce_s: float = Field(0.3, ge=0, le=60)
     reconcile_every_s: float = Field(60.0, ge=1, le=86_400)

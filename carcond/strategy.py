@@ -7,7 +7,7 @@ A strategy is named by words joined by hyphens, for example `margin`, `margin-po
   `carcond.acquisition`; tasks are combined by `combine_tasks`) or `joint` (the probability that the
   pre-labels of all tasks are right together, as published to Label Studio);
 * then, in any order, the batch rule (`top`, `power`, `distinct`, `slots`, `badge`; see `carcond.batches`), the
-  start (`typical25`: the first 25 labels go to typical photos; `random10`: the first 10 to random ones), and
+  start (`typical10`: the first 10 labels go to typical photos; `random10`: the first 10 to random ones), and
   `exploration`: one label in ten is drawn at random, for the hold-out, and never trained on.
 
 `badge` alone means `margin-badge`, since badge looks at no score. `live` is the rule of the queue in Label
@@ -30,7 +30,7 @@ RANDOM = "random"
 JOINT = "joint"
 
 _FIRST_WORDS = (RANDOM, *SCORES, JOINT)
-_SHORT_NAMES = {"badge": "margin-badge", "live": "joint-slots-typical25-exploration"}
+_SHORT_NAMES = {"badge": "margin-badge", "live": "margin-slots-typical10-exploration"}
 _START = re.compile(r"(typical|random)([1-9]\d{0,3})")
 
 
@@ -51,7 +51,7 @@ class Strategy:
     score: str
     batch: str = "top"
     start: str = "typical"
-    start_labels: int = 25
+    start_labels: int = 10
     exploration: bool = False
 
     @property
@@ -110,7 +110,7 @@ def _with_word(strategy: Strategy, word: str) -> Strategy:
         return replace(strategy, exploration=True)
     if match := _START.fullmatch(word):
         return replace(strategy, start=match[1], start_labels=int(match[2]))
-    known = ", ".join((*BATCH_RULES, "exploration", "typical25", "random25"))
+    known = ", ".join((*BATCH_RULES, "exploration", "typical10", "random10"))
     raise StrategyError(f"expected {known} after the first word of a strategy, got {word!r} in {strategy.name!r}")
 
 

@@ -53,7 +53,7 @@ def run(problem: Problem, names: str, seeds: int = 2, processes: int = 1) -> dic
 def test_measurements_grow_apart_and_end_with_the_whole_pool() -> None:
     assert label_counts(45) == [10, 20, 30, 40, 45]
     counts = label_counts(3000)
-    assert counts[9:15] == [100, 125, 150, 175, 200, 250]
+    assert counts[18:24] == [190, 200, 225, 250, 275, 300]
     assert counts[-1] == 3000
 
 

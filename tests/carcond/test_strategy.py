@@ -14,7 +14,7 @@ def beliefs() -> Beliefs:
 
 
 def test_a_name_of_one_word_starts_with_typical_photos_and_takes_the_best() -> None:
-    assert parse_strategy("margin") == Strategy("margin", "margin", "top", "typical", 25, exploration=False)
+    assert parse_strategy("margin") == Strategy("margin", "margin", "top", "typical", 10, exploration=False)
 
 
 def test_words_say_batch_rule_start_and_exploration_in_any_order() -> None:
@@ -23,7 +23,7 @@ def test_words_say_batch_rule_start_and_exploration_in_any_order() -> None:
 
 
 def test_live_is_the_rule_of_the_queue() -> None:
-    assert parse_strategy("live") == Strategy("live", "joint", "slots", "typical", 25, exploration=True)
+    assert parse_strategy("live") == Strategy("live", "margin", "slots", "typical", 10, exploration=True)
 
 
 def test_badge_is_known_by_its_own_name() -> None:
