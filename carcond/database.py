@@ -5,26 +5,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from carcond.errors import StoreError
-from carcond.tables import Base
-
-# Two processes that start together must not both make the tables.
-_CREATION_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(20260101)"}
+from carcond.schema import upgrade_schema
 
 
 def open_database(database_url: str) -> Engine:
-    """Open a database and make the tables that it lacks.
+    """Open a database and bring its tables up to date.
 
     Raises:
-        StoreError: it cannot be opened or written.
+        StoreError: it cannot be opened or written, or a newer program has used it.
     """
     try:
         engine = _make_engine(database_url)
-        _create_missing_tables(engine)
+        try:
+            upgrade_schema(engine)
+        except BaseException:
+            engine.dispose()
+            raise
     except (SQLAlchemyError, OSError, ImportError) as error:
         raise StoreError(
             f"the store at {_shown(database_url)} cannot be opened ({reason(error)}): "
@@ -55,16 +56,6 @@ def _make_engine(database_url: str) -> Engine:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine
-
-
-def _create_missing_tables(engine: Engine) -> None:
-    if Base.metadata.tables.keys() <= set(inspect(engine).get_table_names()):
-        return
-    with engine.begin() as connection:
-        lock = _CREATION_LOCK.get(engine.dialect.name)
-        if lock:
-            connection.exec_driver_sql(lock)
-        Base.metadata.create_all(connection)
 
 
 def _shown(database_url: str) -> str:

@@ -40,10 +40,10 @@ class Store:
     """The tables of one database. Safe to share between threads and processes."""
 
     def __init__(self, database_url: str) -> None:
-        """Open the database and make the tables that it lacks.
+        """Open the database and bring its tables up to date.
 
         Raises:
-            StoreError: it cannot be opened or written.
+            StoreError: it cannot be opened or written, or a newer program has used it.
         """
         self._engine = open_database(database_url)
 
