@@ -27,7 +27,7 @@ from carcond.labels import MergedLabel
 from carcond.registry import COLD_START_VERSION, Version
 from carcond.report_card import report_card
 from carcond.selection import EXPLORATION_SLOT
-from carcond.split import HOLDOUT, draw_holdout, settle_sides
+from carcond.split import HOLDOUT, draw_holdout, settle_sides, split_imported
 from carcond.tables import Photo
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ _EMBEDDING_SECONDS = 20.0
 # At most so many drawn photos wait in the exploration slot: the few most confident of them are
 # served last, and more of them would make the hold-out look harder than the pool.
 _MAX_EXPLORATION = 4
+_OUR_VERSIONS = COLD_START_VERSION.removesuffix("0000")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Loop:
         watch.lap("embed")
         # A new encoder takes over once it has seen all photos: half of them would make a worse version.
         snapshot = self._snapshot(self._serving_encoder() if left else newest)
-        self._keep_sides(settle_sides(snapshot.photos, snapshot.labels))
+        self._settle(snapshot)
         version, refitted = self._refit(snapshot)
         if version and version.heads.encoder_id != snapshot.encoder_id:
             snapshot = self._snapshot(version.heads.encoder_id)
@@ -169,6 +170,15 @@ class Loop:
         task_ids, embeddings = self._store.embeddings(self._project_id, encoder_id)
         photos = self._store.known_photos(self._project_id)
         return _Snapshot(encoder_id, photos, labels, skipped, task_ids, embeddings)
+
+    def _settle(self, snapshot: _Snapshot) -> None:
+        """Give labelled photos their sides of the split, for ever."""
+        predictions = self._store.predictions(self._project_id)
+        asked = {row.task_id for row in predictions if row.model_version.startswith(_OUR_VERSIONS)}
+        classes = {task_id: label.classes for task_id, label in snapshot.labels.items()}
+        generator = np.random.default_rng((self._project_id, sum(p.side is not None for p in snapshot.photos)))
+        held_out = split_imported(snapshot.photos, classes, asked, generator)
+        self._keep_sides([*held_out, *settle_sides(snapshot.photos, snapshot.labels)])
 
     def _keep_sides(self, photos: Sequence[Photo]) -> None:
         changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]

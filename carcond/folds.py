@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 _IntArray = npt.NDArray[np.int64]
+_FloatArray = npt.NDArray[np.float64]
 
 
 def stratified_folds(indices: _IntArray, count: int, seed: int) -> _IntArray:
@@ -37,7 +38,18 @@ def grouped_folds(indices: _IntArray, groups: _IntArray, count: int, seed: int) 
     _, group = np.unique(groups, return_inverse=True)
     held = np.zeros((group.max() + 1, indices.max() + 1))  # photos by group and class
     np.add.at(held, (group, indices), 1)
-    held /= np.maximum(held.sum(axis=0), 1)
+    return deal_groups(held, count, seed)[group]
+
+
+def deal_groups(held: _FloatArray, count: int, seed: int) -> _IntArray:
+    """Fold numbers ``(G,)`` of groups, so that each fold gets as even a share of every column as can be.
+
+    Args:
+        held: ``(G, C)``, how many photos of each kind a group holds; a photo may be of several kinds.
+        count: of folds.
+        seed: of the deal.
+    """
+    held = held / np.maximum(held.sum(axis=0), 1)
     shuffled = np.random.default_rng(seed).permutation(len(held))
     order = shuffled[np.argsort(-held[shuffled].sum(axis=1), kind="stable")]
     dealt = np.zeros((count, held.shape[1]))
@@ -46,4 +58,4 @@ def grouped_folds(indices: _IntArray, groups: _IntArray, count: int, seed: int) 
         chosen = (dealt @ held[number]).argmin()
         fold_of_group[number] = chosen
         dealt[chosen] += held[number]
-    return fold_of_group[group]
+    return fold_of_group

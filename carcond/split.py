@@ -1,19 +1,91 @@
 """The split ledger: a photo is in train or in hold-out for ever, and its near-duplicates with it.
 
-The hold-out is drawn at random from the unlabelled pool and labelled through the exploration slot,
-so a score on it is unbiased. Photos labelled in any other way train.
+The hold-out is drawn at random: from the unlabelled pool, to be labelled through the exploration slot, and from
+photos that came with a label nobody had asked for. So a score on it is unbiased. All other labelled photos train:
+those that a model chose are harder than the pool.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from carcond.folds import deal_groups
 from carcond.tables import Photo
 
 HOLDOUT = "holdout"
 """Side of the split that the model is measured on and never fitted on."""
 TRAIN = "train"
 """Side of the split that heads are fitted on."""
+
+LEAST_IMPORTED = 25
+"""From so many photos on that came labelled, a fifth of them is held out; a fifth of fewer says nothing."""
+_FIFTH = 5
+
+Classes = Mapping[str, str]
+"""What a photo shows: task key -> class key."""
+
+
+def split_imported(
+    photos: Sequence[Photo], labels: Mapping[int, Classes], asked: Collection[int], generator: np.random.Generator
+) -> list[Photo]:
+    """Hold out a fifth of the photos that came with a label, stratified by the classes of all tasks together.
+
+    Only groups without a side take part, and only those of which no labelled photo was asked for. The groups are
+    dealt into five parts, and chance says which part is held out: every photo has the same chance, in an import
+    that comes in slices too. A class keeps a photo to be learnt from, so one with a single photo is not held out.
+
+    Args:
+        photos: of one project; changed in place.
+        labels: task id -> classes of the labelled photos.
+        asked: task ids that the model had made a prediction of: their labels may have been chosen by it.
+        generator: source of chance.
+
+    Returns:
+        The changed photos: those held out and the rest of their groups. `settle_sides` lets the others train.
+    """
+    imported = labels.keys() - set(asked)
+    if len(imported) < LEAST_IMPORTED:
+        return []
+    settled = {p.group for p in photos if p.side is not None}
+    chosen = {p.group for p in photos if p.task_id in labels and p.task_id not in imported}
+    groups: dict[int, list[Classes]] = {}
+    for photo in photos:
+        if photo.group is not None and photo.group not in settled | chosen and photo.task_id in imported:
+            groups.setdefault(photo.group, []).append(labels[photo.task_id])
+    if not groups:
+        return []
+    folds = deal_groups(_kinds(list(groups.values())), _FIFTH, int(generator.integers(2**32)))
+    part = int(generator.integers(_FIFTH))
+    drawn = {group for group, fold in zip(groups, folds, strict=True) if fold == part}
+    drawn -= _indispensable({p.task_id: p for p in photos}, labels, drawn)
+    changed = [p for p in photos if p.group in drawn]
+    for photo in changed:
+        photo.side = HOLDOUT
+    return changed
+
+
+def _kinds(groups: Sequence[Sequence[Classes]]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """Photos of each group by kind ``(G, C)``: one kind has them all, one each class, one each combination."""
+    counts = [Counter[object]() for _ in groups]
+    for count, members in zip(counts, groups, strict=True):
+        for classes in members:
+            answers = sorted(classes.items())
+            count.update(["", *answers, tuple(answers)])
+    kinds = sorted({kind for count in counts for kind in count}, key=repr)
+    return np.array([[count[kind] for kind in kinds] for count in counts], dtype=np.float64)
+
+
+def _indispensable(photos: Mapping[int, Photo], labels: Mapping[int, Classes], drawn: Collection[int]) -> set[int]:
+    """The drawn groups with a class of which nothing would be left to be learnt from."""
+    groups_of: dict[tuple[str, str], set[int]] = {}
+    for task_id, classes in labels.items():
+        photo = photos.get(task_id)
+        if photo and photo.group is not None and photo.side != HOLDOUT:
+            for answer in classes.items():
+                groups_of.setdefault(answer, set()).add(photo.group)
+    scarce = [groups for groups in groups_of.values() if groups <= set(drawn)]
+    return {group for groups in scarce for group in groups}
 
 
 def settle_sides(photos: Sequence[Photo], labelled: Collection[int]) -> list[Photo]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from carcond.split import HOLDOUT, TRAIN, draw_holdout, settle_sides
+from carcond.split import HOLDOUT, TRAIN, draw_holdout, settle_sides, split_imported
 from carcond.tables import Photo
 
 
@@ -190,3 +190,175 @@ def test_no_group_is_ever_on_two_sides_and_no_photo_changes_its_side(seed: int) 
             if p.side is not None:
                 assert sides.setdefault(p.task_id, p.side) == p.side
     assert set(sides.values()) == {TRAIN, HOLDOUT}
+
+
+# Imported sets
+
+
+def import_labels(count: int, seed: int = 0, first: int = 1) -> dict[int, dict[str, str]]:
+    """Labels of photos `first`, `first` + 1, ...: damage is even, one photo in ten is very dirty, some say nothing."""
+    rng = np.random.default_rng(seed)
+    labels = {}
+    for task_id in range(first, first + count):
+        labels[task_id] = {"damage": str(rng.choice(["intact", "damaged"]))}
+        if rng.random() < 0.8:
+            labels[task_id]["cleanliness"] = str(
+                rng.choice(["clean", "slightly_dirty", "very_dirty"], p=[0.6, 0.3, 0.1])
+            )
+    return labels
+
+
+def held_out(photos: list[Photo]) -> set[int]:
+    return {p.task_id for p in photos if p.side == HOLDOUT}
+
+
+@pytest.mark.parametrize("count", [25, 60, 300])
+def test_a_fifth_of_an_imported_set_is_held_out_by_class_of_both_tasks(count: int) -> None:
+    labels = import_labels(count)
+    photos = photos_in_groups(*range(1, count + 1))
+    changed = split_imported(photos, labels, set(), np.random.default_rng(0))
+    assert all_ids(changed) == held_out(photos)
+    assert abs(len(changed) - count / 5) <= 1
+    answers = Counter(answer for classes in labels.values() for answer in classes.items())
+    held = Counter(answer for task_id in held_out(photos) for answer in labels[task_id].items())
+    assert all(abs(held[answer] - total / 5) <= 1.5 for answer, total in answers.items())
+
+
+def test_the_classes_of_both_tasks_are_dealt_better_than_by_chance() -> None:
+    labels = import_labels(200)
+    answers = Counter(answer for classes in labels.values() for answer in classes.items())
+
+    def unevenness(ids: set[int]) -> float:
+        held = Counter(answer for task_id in ids for answer in labels[task_id].items())
+        return max(abs(held[answer] - total / 5) for answer, total in answers.items())
+
+    dealt, chance = [], []
+    for seed in range(30):
+        photos = photos_in_groups(*range(1, 201))
+        split_imported(photos, labels, set(), np.random.default_rng(seed))
+        dealt.append(unevenness(held_out(photos)))
+        chance.append(unevenness(set(np.random.default_rng(seed).permutation(200)[:40] + 1)))
+    assert max(dealt) <= 2 < np.median(chance)
+
+
+def test_fewer_photos_than_a_set_train() -> None:
+    photos = photos_in_groups(*range(1, 25))
+    assert split_imported(photos, import_labels(24), set(), np.random.default_rng(0)) == []
+
+
+def test_labels_that_the_model_asked_for_are_no_import() -> None:
+    photos = photos_in_groups(*range(1, 101))
+    labels = import_labels(100)
+    assert split_imported(photos, labels, all_ids(photos), np.random.default_rng(0)) == []
+    asked = set(range(1, 51))
+    split_imported(photos, labels, asked, np.random.default_rng(0))
+    assert len(held_out(photos)) == 10
+    assert not held_out(photos) & asked
+
+
+def test_a_group_with_a_label_that_was_asked_for_trains_whole() -> None:
+    photos = photos_in_groups(*[1 + i // 2 for i in range(100)])
+    for seed in range(10):
+        split_imported(photos, import_labels(100), set(range(1, 101, 2)), np.random.default_rng(seed))
+        assert held_out(photos) == set()
+
+
+def test_a_group_is_held_out_whole_with_its_unlabelled_photos() -> None:
+    photos = photos_in_groups(*[1 + i // 4 for i in range(200)])
+    labels = {task_id: classes for task_id, classes in import_labels(200).items() if task_id % 4}
+    split_imported(photos, labels, set(), np.random.default_rng(0))
+    settle_sides(photos, labels)
+    assert all(len(sides) == 1 for sides in sides_by_group(photos).values())
+    assert len(held_out(photos)) == 40
+    assert not any(p.drawn for p in photos)
+
+
+def test_a_class_with_one_photo_is_learnt_from() -> None:
+    labels = import_labels(60) | {7: {"damage": "intact", "cleanliness": "unheard_of"}}
+    for seed in range(20):
+        photos = photos_in_groups(*range(1, 61))
+        split_imported(photos, labels, set(), np.random.default_rng(seed))
+        assert 7 not in held_out(photos)
+
+
+def test_a_class_with_one_photo_may_be_held_out_once_another_trains() -> None:
+    labels = import_labels(60) | {7: {"cleanliness": "unheard_of"}, 61: {"cleanliness": "unheard_of"}}
+    found = []
+    for seed in range(40):
+        photos = [*photos_in_groups(*range(1, 61)), photo(61, 61, TRAIN)]
+        split_imported(photos, labels, set(), np.random.default_rng(seed))
+        found.append(7 in held_out(photos))
+    assert any(found)
+
+
+def test_splitting_again_changes_nothing() -> None:
+    photos, labels = photos_in_groups(*range(1, 61)), import_labels(60)
+    split_imported(photos, labels, set(), np.random.default_rng(0))
+    settle_sides(photos, labels)
+    before = held_out(photos)
+    assert split_imported(photos, labels, set(), np.random.default_rng(1)) == []
+    assert held_out(photos) == before
+
+
+def test_a_split_that_was_lost_is_made_again_alike() -> None:
+    labels = import_labels(60)
+    lost, made = photos_in_groups(*range(1, 61)), photos_in_groups(*range(1, 61))
+    split_imported(lost, labels, set(), np.random.default_rng((1, 0)))
+    split_imported(made, labels, set(), np.random.default_rng((1, 0)))
+    assert held_out(lost) == held_out(made) != set()
+
+
+def test_a_later_import_is_split_and_the_first_stays() -> None:
+    photos, labels = photos_in_groups(*range(1, 101)), import_labels(100)
+    split_imported(photos, labels, set(), np.random.default_rng(0))
+    settle_sides(photos, labels)
+    before = {p.task_id: p.side for p in photos}
+    photos += [photo(i, i) for i in range(101, 151)]
+    labels |= import_labels(50, 1, first=101)
+    split_imported(photos, labels, set(), np.random.default_rng(1))
+    settle_sides(photos, labels)
+    assert {p.task_id: p.side for p in photos[:100]} == before
+    assert abs(len(held_out(photos[100:])) - 10) <= 1
+
+
+def test_a_late_copy_of_an_imported_photo_takes_its_side() -> None:
+    photos, labels = photos_in_groups(*range(1, 61)), import_labels(61)
+    split_imported(photos, labels, set(), np.random.default_rng(0))
+    settle_sides(photos, labels)
+    copied = next(p for p in photos if p.side == HOLDOUT)
+    photos.append(photo(61, copied.group))
+    split_imported(photos, labels, set(), np.random.default_rng(1))
+    settle_sides(photos, labels)
+    assert photos[-1].side == HOLDOUT
+
+
+def test_an_import_whose_photos_come_one_by_one_is_held_out_to_a_fifth_too() -> None:
+    """Photos are embedded, and so grouped, bit by bit."""
+    labels = import_labels(200)
+    shares = []
+    for seed in range(40):
+        photos = [photo(i, None) for i in range(1, 201)]
+        for i, one in enumerate(photos):
+            one.group = i
+            split_imported(photos, labels, set(), np.random.default_rng((seed, i)))
+            settle_sides(photos, labels)
+        shares.append(len(held_out(photos)) / 200)
+    assert 0.18 < np.mean(shares) < 0.22
+
+
+def test_every_imported_photo_has_the_same_chance_whatever_its_group_and_class() -> None:
+    groups = [1 + i if i < 20 else 20 + i // 4 for i in range(60)]
+    labels = import_labels(60, 3)
+    counts: Counter[int] = Counter()
+    for seed in range(1000):
+        photos = photos_in_groups(*groups)
+        split_imported(photos, labels, set(), np.random.default_rng(seed))
+        counts.update(held_out(photos))
+    shares = np.array([counts[i] for i in range(1, 61)]) / 1000
+    assert abs(shares.mean() - 0.2) < 0.01
+    assert (abs(shares - 0.2) < 0.06).all()  # 4.7 standard deviations
+
+
+def test_photos_without_a_group_wait_for_one() -> None:
+    photos = [photo(i, None) for i in range(1, 61)]
+    assert split_imported(photos, import_labels(60), set(), np.random.default_rng(0)) == []
