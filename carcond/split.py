@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from carcond.folds import deal_groups
 from carcond.tables import Photo
@@ -65,7 +66,7 @@ def split_imported(
     return changed
 
 
-def _kinds(groups: Sequence[Sequence[Classes]]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+def _kinds(groups: Sequence[Sequence[Classes]]) -> npt.NDArray[np.float64]:
     """Photos of each group by kind ``(G, C)``: one kind has them all, one each class, one each combination."""
     counts = [Counter[object]() for _ in groups]
     for count, members in zip(counts, groups, strict=True):
