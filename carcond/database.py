@@ -35,8 +35,9 @@ def open_database(database_url: str) -> Engine:
 
 
 def reason(error: Exception) -> str:
-    """What the database driver said, without the statement and its values."""
-    return str(getattr(error, "orig", None) or error)
+    """What the database driver said, in a line: without the statement and its values."""
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def _make_engine(database_url: str) -> Engine:

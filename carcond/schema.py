@@ -46,8 +46,8 @@ def _known_revision(connection: Connection) -> str | None:
     if revision is None or revision in migrations.REVISIONS:
         return revision
     raise StoreError(
-        f"expected a store of revision {migrations.HEAD} or older, this one has {revision!r}: a newer carcond has used it. "
-        "Run that one or a newer one, or restore the backup made before the upgrade"
+        f"expected a store of revision {migrations.HEAD} or older, this one has {revision!r}: a newer carcond has used "
+        "it. Run that one or a newer one, or restore the backup made before the upgrade"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from carcond.database import open_database, reason
@@ -61,7 +61,9 @@ class Store:
         try:
             with Session(self._engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except OperationalError as error:
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
             raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
 
     # Projects

@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("drawn", sa.Boolean(), nullable=False),
         sa.Column("problem", sa.String()),
         sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("retry_at", sa.Float()),
+        sa.Column("retry_at", sa.Double()),
         sa.Column("gone", sa.Boolean(), nullable=False),
     )
     op.create_table(
@@ -52,6 +52,6 @@ def upgrade() -> None:
         sa.Column("prediction_id", sa.Integer(), primary_key=True),
         sa.Column("task_id", sa.Integer(), nullable=False, index=True),
         sa.Column("model_version", sa.String(), nullable=False),
-        sa.Column("score", sa.Float()),
+        sa.Column("score", sa.Double()),
         sa.Column("slot", sa.Integer()),
     )

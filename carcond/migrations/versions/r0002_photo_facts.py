@@ -9,12 +9,9 @@ down_revision = "0001"
 
 def upgrade() -> None:
     """Add the columns, empty: the next full read and the next embedding fill them."""
-    for name, kind in {
-        "source": sa.String(),
-        "car": sa.String(),
-        "width": sa.Integer(),
-        "height": sa.Integer(),
-        "sharpness": sa.Float(),
-        "brightness": sa.Float(),
-    }.items():
-        op.add_column("photo", sa.Column(name, kind))
+    for name in ("source", "car"):
+        op.add_column("photo", sa.Column(name, sa.String()))
+    for name in ("width", "height"):
+        op.add_column("photo", sa.Column(name, sa.Integer()))
+    for name in ("sharpness", "brightness"):
+        op.add_column("photo", sa.Column(name, sa.Double()))
