@@ -68,6 +68,8 @@ def main() -> None:
     for module in _USED_BY_JOBS:
         importlib.import_module(module)
     try:
+        # Tried here, since RQ ends without a word, and with success, on an error of its maintenance.
+        get_services().store.close()
         LoopWorker(get_job_queue(), get_services()).work(logging_level="WARNING")
     except (CarcondError, RedisError) as error:
         sys.exit(f"the worker cannot run: {error}")

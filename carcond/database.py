@@ -17,7 +17,8 @@ def open_database(database_url: str) -> Engine:
     """Open a database and bring its tables up to date.
 
     Raises:
-        StoreError: it cannot be opened or written, or a newer program has used it.
+        StoreError: it cannot be opened or written.
+        NewerStoreError: a newer carcond has used it.
     """
     try:
         engine = _make_engine(database_url)
@@ -43,7 +44,9 @@ def reason(error: Exception) -> str:
 def _make_engine(database_url: str) -> Engine:
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        # Otherwise a server that is silent would be waited for two minutes.
+        patience = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
+        return create_engine(url, pool_pre_ping=True, connect_args=patience)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": 15})

@@ -9,6 +9,7 @@ CarcondError
 ├── LabelTableError        a CSV file of labels that cannot be used
 ├── StrategyError          a strategy with a name that means nothing
 ├── StoreError             the database cannot be opened or written
+│   └── NewerStoreError           a newer carcond has used it
 ├── RegistryError          a model version is missing or broken
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
@@ -51,6 +52,10 @@ class StrategyError(CarcondError):
 
 class StoreError(CarcondError):
     """The database cannot be opened or written."""
+
+
+class NewerStoreError(StoreError):
+    """The database's tables are of a later revision than this program knows."""
 
 
 class RegistryError(CarcondError):

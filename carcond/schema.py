@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 from carcond import migrations
-from carcond.errors import StoreError
+from carcond.errors import NewerStoreError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ def upgrade_schema(engine: Engine) -> None:
     All steps are one transaction: they are done or undone together.
 
     Raises:
-        StoreError: a newer program has used the database, or its tables are not carcond's; it is left as it is.
+        NewerStoreError: a newer carcond has used the database; it is left as it is.
+        StoreError: its tables are not carcond's; it is left as it is.
     """
     with engine.connect() as connection:
         if _known_revision(connection) == migrations.HEAD:
@@ -45,7 +46,7 @@ def _known_revision(connection: Connection) -> str | None:
     revision = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().first()  # noqa: S608
     if revision is None or revision in migrations.REVISIONS:
         return revision
-    raise StoreError(
+    raise NewerStoreError(
         f"expected a store of revision {migrations.HEAD} or older, this one has {revision!r}: a newer carcond has used "
         "it. Run that one or a newer one, or restore the backup made before the upgrade"
     )

@@ -43,7 +43,8 @@ class Store:
         """Open the database and bring its tables up to date.
 
         Raises:
-            StoreError: it cannot be opened or written, or a newer program has used it.
+            StoreError: it cannot be opened or written.
+            NewerStoreError: a newer carcond has used it.
         """
         self._engine = open_database(database_url)
 

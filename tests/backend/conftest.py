@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from sqlalchemy import text
 
 from backend.jobs import JobQueue, get_job_queue
 from backend.services import Services, get_services
@@ -143,6 +144,17 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
     yield made
     made.close()
+
+
+@pytest.fixture
+def newer_store(tmp_path: Path) -> str:
+    """The address of a store that a newer program has used."""
+    url = f"sqlite:///{tmp_path / 'newer.sqlite3'}"
+    made = Store(url)
+    with made.session() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0107'"))
+    made.close()
+    return url
 
 
 @pytest.fixture

@@ -136,3 +136,23 @@ def test_a_worker_without_redis_says_so_and_ends(
     assert "the worker cannot run" in log
     assert "Traceback" not in log
     assert "s3cret" not in log
+
+
+def test_an_older_worker_refuses_to_start_on_a_newer_store_and_says_why(
+    newer_store: str, models_dir: Path, redis_url: str
+) -> None:
+    settings = {
+        "DATABASE_URL": newer_store,
+        "CARCOND_MODELS_DIR": str(models_dir),
+        "REDIS_URL": redis_url,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "backend.worker"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("the worker cannot run: expected a store of revision")
