@@ -1,12 +1,14 @@
-"""The Flask application: the routes that Label Studio 1.23 calls."""
+"""The Flask application: the routes that Label Studio 1.23 calls, and the metrics."""
 
 import hashlib
 import logging
+import time
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from backend.metrics import Metrics
 from backend.model import CarConditionModel, parse_project_id
 from backend.security import is_allowed
 from backend.services import Services, get_services
@@ -36,6 +38,8 @@ def create_app(services: Services | None = None) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
     routes = _Routes(services or get_services())
+    app.before_request(routes.begin)
+    app.after_request(routes.count)
     app.before_request(routes.check_caller)
     app.add_url_rule("/", view_func=routes.health)
     app.add_url_rule("/health", view_func=routes.health)
@@ -43,6 +47,7 @@ def create_app(services: Services | None = None) -> Flask:
     app.add_url_rule("/predict", view_func=routes.predict, methods=["POST"])
     app.add_url_rule("/versions", view_func=routes.versions)
     app.add_url_rule("/webhook", view_func=routes.webhook, methods=["POST"])
+    app.add_url_rule("/metrics", view_func=routes.metrics)
     app.register_error_handler(Exception, _answer_error)
     return app
 
@@ -51,6 +56,16 @@ class _Routes:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._configs: dict[int, str] = {}
+        self._metrics = Metrics(services)
+
+    @staticmethod
+    def begin() -> None:
+        g.began = time.monotonic()
+
+    def count(self, response: Response) -> Response:
+        route = request.url_rule.rule if request.url_rule else "none"
+        self._metrics.count_request(route, response.status_code, time.monotonic() - g.began)
+        return response
 
     def check_caller(self) -> Response | None:
         if request.path in ("/", "/health") or is_allowed(request, self._services.settings):
@@ -93,6 +108,11 @@ class _Routes:
         projects = [project] if project else self._services.store.project_ids()
         numbers = {number for p in projects for number in self._services.registry(p).numbers()}
         return jsonify(versions=[version_name(number) for number in sorted(numbers)] or [COLD_START_VERSION])
+
+    def metrics(self) -> Response:
+        """What Prometheus is told."""
+        text, content_type = self._metrics.expose(request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
 
     def webhook(self) -> tuple[Response, int]:
         """Nudge the loop. Label Studio waits at most a second, inside the annotator's own request."""

@@ -21,6 +21,7 @@ from redis.retry import Retry
 from rq import Queue, get_current_job
 from rq.serializers import JSONSerializer
 
+from backend.turn_log import record_turn
 from carcond.errors import CarcondError, QueueUnavailableError
 from carcond.settings import Settings, get_settings
 
@@ -159,6 +160,8 @@ def run_turn(project_id: int) -> dict[str, Any]:
         queue.nudge(project_id)
     elif report.stale:
         queue.enqueue_refresh(project_id)
+    with _redis_errors():
+        record_turn(queue.redis, project_id, report.seconds)
     logger.info("project %d: %s", project_id, asdict(report))
     return asdict(report)
 

@@ -1,0 +1,77 @@
+"""Jobs, workers and turns as Prometheus metrics, read from Redis."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from rq import Queue, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.worker import BaseWorker
+
+from backend.jobs import JobQueue
+from backend.turn_log import read_turns
+
+# A worker that waits for jobs reports once a minute, a busy one twice.
+_SILENCE_S = 150.0
+
+
+def queue_metrics(queue: JobQueue) -> Iterator[Metric]:
+    """The metrics of all jobs.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    yield from _jobs(queue)
+    alive = sum(_is_alive(worker) for worker in Worker.all(connection=queue.redis))
+    yield GaugeMetricFamily("carcond_workers", "Workers alive.", value=alive)
+    yield from _turns(queue)
+
+
+def _jobs(queue: JobQueue) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("carcond_waiting_jobs", "Jobs that wait for a worker.", labels=["queue"])
+    oldest = GaugeMetricFamily(
+        "carcond_oldest_waiting_job_seconds",
+        "How long the oldest waiting job has waited, 0 without one.",
+        labels=["queue"],
+    )
+    failed = GaugeMetricFamily("carcond_failed_jobs", "Jobs that failed within the last hour.", labels=["queue"])
+    for each in queue.queues():
+        waiting.add_metric([each.name], each.count)
+        oldest.add_metric([each.name], _waited(each))
+        failed.add_metric([each.name], each.failed_job_registry.get_job_count(cleanup=False))
+    yield from (waiting, oldest, failed)
+
+
+def _waited(queue: Queue) -> float:
+    """Seconds for which the first job of a queue has waited."""
+    jobs = Job.fetch_many(queue.get_job_ids(0, 1), connection=queue.connection, serializer=JSONSerializer)
+    since = [job.enqueued_at for job in jobs if job and job.enqueued_at]  # it may have been taken in between
+    return max(0.0, _age(since[0])) if since else 0.0
+
+
+def _is_alive(worker: BaseWorker) -> bool:
+    return worker.last_heartbeat is not None and _age(worker.last_heartbeat) < _SILENCE_S
+
+
+def _age(moment: datetime) -> float:
+    # RQ's moments are in UTC, with or without saying so.
+    return time.time() - moment.replace(tzinfo=UTC).timestamp()
+
+
+def _turns(queue: JobQueue) -> Iterator[Metric]:
+    turns = CounterMetricFamily("carcond_turns", "Turns of the loop that ended well.", labels=["project"])
+    ended = GaugeMetricFamily(
+        "carcond_last_turn_timestamp_seconds", "When the last turn ended well, in Unix time.", labels=["project"]
+    )
+    seconds = GaugeMetricFamily(
+        "carcond_last_turn_seconds", "How long a stage of the last turn took.", labels=["project", "stage"]
+    )
+    for project, log in read_turns(queue.redis).items():
+        turns.add_metric([str(project)], log.count)
+        ended.add_metric([str(project)], log.ended)
+        for stage, value in log.seconds.items():
+            seconds.add_metric([str(project), stage], value)
+    yield from (turns, ended, seconds)
