@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from carcond.encoder import Encoder
 from carcond.errors import PhotoFetchError, UnreadableImageError
 from carcond.groups import Likeness, assign_groups
 from carcond.heads import FloatArray
-from carcond.images import decode_photo, perceptual_hash, to_pixels
+from carcond.images import LOOK_SIDE, Look, decode_photo, look_at, perceptual_hash, to_pixels
 from carcond.store import Store
 from carcond.tables import Photo
 
@@ -34,11 +34,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class SeenPhoto:
-    """A photo as it was found: its pixels ``(3, S, S)`` and perceptual hash, or a problem."""
+    """A photo as it was found: its pixels ``(3, S, S)``, perceptual hash and look, or a problem."""
 
     task_id: int
     pixels: FloatArray | None = None
     phash: int = 0
+    look: Look | None = None
     problem: str = ""
     transient: bool = False
 
@@ -88,12 +89,13 @@ def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
 
 def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo) -> SeenPhoto:
     try:
-        image = decode_photo(fetcher.fetch(photo.url), target=encoder.spec.size, max_pixels=max_pixels)
+        data = fetcher.fetch(photo.url)
+        image = decode_photo(data, target=encoder.spec.size, max_pixels=max_pixels)
     except PhotoFetchError as error:
         return SeenPhoto(photo.task_id, problem=str(error), transient=error.transient)
     except UnreadableImageError as error:
         return SeenPhoto(photo.task_id, problem=str(error))
-    return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image))
+    return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image), look_at(data, image))
 
 
 def _keep(
@@ -111,8 +113,32 @@ def _keep(
             logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
             changes.append({"task_id": photo.task_id, **_failure(photo, failures[photo.task_id] + 1)})
         else:
-            changes.append({"task_id": photo.task_id, "problem": None, "phash": f"{photo.phash:016x}"})
+            facts = asdict(photo.look) if photo.look else {}
+            changes.append({"task_id": photo.task_id, "problem": None, "phash": f"{photo.phash:016x}", **facts})
     store.update_photos(project_id, changes)
+
+
+def look_at_kept_photos(services: Services, project_id: int, progress: Progress) -> None:
+    """Measure the look of photos that were embedded before looks were kept; those that cannot be had are left out."""
+    photos = [p for p in services.store.photos(project_id) if p.phash and p.width is None]
+    see = partial(_see_look, services.photos, services.settings.max_photo_pixels)
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        for start in range(0, len(photos), _BATCH):
+            batch = photos[start : start + _BATCH]
+            looks = zip(batch, pool.map(see, batch), strict=True)
+            services.store.update_photos(
+                project_id, [{"task_id": photo.task_id, **asdict(look)} for photo, look in looks if look]
+            )
+            progress("measuring photos", start + len(batch), len(photos))
+
+
+def _see_look(fetcher: PhotoFetcher, max_pixels: int, photo: Photo) -> Look | None:
+    try:
+        data = fetcher.fetch(photo.url)
+        return look_at(data, decode_photo(data, target=LOOK_SIDE, max_pixels=max_pixels))
+    except (PhotoFetchError, UnreadableImageError) as error:
+        logger.warning("project %d, task %d: %s", photo.project_id, photo.task_id, error)
+        return None
 
 
 def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:

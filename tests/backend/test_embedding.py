@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from backend.embedding import embed_new_photos
+from backend.embedding import embed_new_photos, look_at_kept_photos
 from backend.services import Services
 from carcond.encoder import find_encoder
 from carcond.images import hamming
@@ -198,3 +198,33 @@ def test_progress_is_told(services: Services, server: HttpServer) -> None:
     embed_new_photos(services, PROJECT, encoder_id, 20, lambda *stage: told.append(stage))
     assert told[-1] == ("embedding photos", 20, 20)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+
+
+def looks(services: Services) -> list[tuple[int | None, int | None, float | None, float | None]]:
+    return [(p.width, p.height, p.sharpness, p.brightness) for p in photos(services)]
+
+
+def test_the_look_of_a_photo_is_kept_with_its_embedding(services: Services, server: HttpServer, embed: Embed) -> None:
+    server.answers |= {"/1.jpg": Reply(draw_photo(1)), "/2.jpg": Reply(b"no photo")}
+    import_photos(services, ["/1.jpg", "/2.jpg"])
+    embed()
+    (width, height, sharpness, brightness), unreadable = looks(services)
+    assert (width, height) == (192, 128)
+    assert sharpness and brightness and 0 < brightness < 1
+    assert unreadable == (None,) * 4
+
+
+def test_photos_embedded_before_looks_were_kept_are_measured_later(
+    services: Services, server: HttpServer, embed: Embed
+) -> None:
+    server.answers |= {f"/{i}.jpg": Reply(draw_photo(i)) for i in range(20)}
+    import_photos(services, [f"/{i}.jpg" for i in range(20)])
+    embed()
+    before = looks(services)
+    nothing: dict[str, None] = dict.fromkeys(("width", "height", "sharpness", "brightness"))
+    services.store.update_photos(PROJECT, [{"task_id": p.task_id, **nothing} for p in photos(services)])
+    del server.answers["/7.jpg"]
+    look_at_kept_photos(services, PROJECT, lambda *_: None)
+    measured = looks(services)
+    assert measured.pop(7) == (None,) * 4
+    np.testing.assert_allclose(np.array(measured, float), np.array(before[:7] + before[8:], float), rtol=0.05)

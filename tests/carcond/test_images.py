@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage
 
 from carcond.errors import UnreadableImageError
-from carcond.images import InputSpec, decode_photo, hamming, perceptual_hash, to_pixels
+from carcond.images import LOOK_SIDE, InputSpec, Look, decode_photo, hamming, look_at, perceptual_hash, to_pixels
 
 SPEC = InputSpec(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5), interpolation="bilinear")
 LIMIT = 10_000_000
@@ -212,3 +213,53 @@ def test_hamming_counts_differing_bits() -> None:
     assert hamming(0b1010, 0b0110) == 2
     assert hamming(0, 2**64 - 1) == 64
     assert hamming(7, 7) == 0
+
+
+def scene(seed: int = 0, width: int = LOOK_SIDE, height: int = 192) -> Image.Image:
+    """Blocks of random shades, as busy as a street."""
+    shades = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(shades).resize((width, height), Image.Resampling.NEAREST)
+
+
+def look(image: Image.Image, file_format: str = "PNG", **options: Any) -> Look:
+    data = encoded(image, file_format, **options)
+    return look_at(data, decode_photo(data, target=224, max_pixels=LIMIT))
+
+
+def test_sharpness_is_the_energy_of_the_laplacian_over_that_of_the_gradient() -> None:
+    image = scene()
+    luma = np.asarray(image.convert("L"), float) / 255
+    laplacian = ndimage.laplace(luma)[1:-1, 1:-1]
+    rows, columns = (2 * part[1:-1, 1:-1] for part in np.gradient(luma))
+    expected = (laplacian**2).mean() / (rows**2 + columns**2).mean()
+    assert look(image).sharpness == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_blurred_photo_is_less_sharp_whatever_its_contrast(seed: int) -> None:
+    image = scene(seed, 1024, 768)
+    blurred = image.filter(ImageFilter.GaussianBlur(8))
+    pale = Image.blend(image, Image.new("RGB", image.size, "grey"), 0.7)
+    assert look(blurred).sharpness < 0.25 < look(pale).sharpness
+    assert look(pale).sharpness == pytest.approx(look(image).sharpness, rel=0.1)
+
+
+def test_sharpness_does_not_depend_on_how_many_pixels_a_camera_has() -> None:
+    large = scene(0, 2048, 1536)
+    assert look(large, "JPEG").sharpness == pytest.approx(look(large.resize((512, 384))).sharpness, rel=0.15)
+
+
+def test_a_photo_without_any_edge_is_not_sharp() -> None:
+    assert look(Image.new("RGB", (300, 200), "white")) == Look(300, 200, 0.0, 1.0)
+    assert look(Image.new("RGB", (2, 400))) == Look(2, 400, 0.0, 0.0)
+
+
+def test_brightness_is_the_mean_luma() -> None:
+    assert look(Image.new("RGB", (300, 200), (0, 255, 0))).brightness == pytest.approx(0.587, abs=0.005)
+
+
+def test_the_size_of_a_look_is_that_of_the_file_as_the_camera_was_held() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = look(scene(0, 3200, 1600), "JPEG", exif=exif)
+    assert (turned.width, turned.height) == (1600, 3200)
