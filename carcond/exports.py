@@ -1,4 +1,4 @@
-"""Label Studio's exports: JSON (whole tasks) and JSON-MIN (one flat record an annotation).
+"""Label Studio's exports: JSON (whole tasks), JSON-MIN and CSV (one flat record an annotation).
 
 An export has no label config, so the words decide: a choice or a box means the class of which its word is in
 the taxonomy. An answer that is missing stays unknown, and so does one with words of two classes of a task.
@@ -6,7 +6,7 @@ the taxonomy. An answer that is missing stays unknown, and so does one with word
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,44 @@ _PHOTO_NAME = re.compile(r"\.(jpe?g|png|webp|bmp|gif)$", re.IGNORECASE)
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
+@dataclass(frozen=True)
+class ExportedAnnotation:
+    """What one annotator said of a photo.
+
+    Attributes:
+        opinion: the classes stated; none when the annotation has no answer that is understood.
+        unknown_words: words of choices and boxes that mean no class.
+        contradictions: task key -> the classes of it that were stated together; such a task has no class.
+        skipped: the annotator passed the photo by; what the annotation may hold does not count.
+    """
+
+    opinion: Opinion
+    unknown_words: tuple[str, ...] = ()
+    contradictions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: bool = False
+
+
 @dataclass
 class ExportedTask:
     """A task of an export.
 
     Attributes:
         data: its data, as imported.
-        opinions: of each annotation that was not skipped and states a class.
-        unknown_words: words of choices and boxes that mean no class.
+        annotations: all that annotators made of it, also those without an answer.
     """
 
     data: dict[str, Any]
-    opinions: list[Opinion] = field(default_factory=list)
-    unknown_words: list[str] = field(default_factory=list)
+    annotations: list[ExportedAnnotation] = field(default_factory=list)
+
+    @property
+    def opinions(self) -> list[Opinion]:
+        """Of each annotation that was not skipped and states a class."""
+        return [each.opinion for each in self.annotations if not each.skipped and each.opinion.classes]
+
+    @property
+    def unknown_words(self) -> list[str]:
+        """Words of choices and boxes that mean no class."""
+        return [word for each in self.annotations if not each.skipped for word in each.unknown_words]
 
     def photo_address(self) -> str:
         """The value of `image`, else the first that names a photo; empty when there is none."""
@@ -54,9 +79,13 @@ def region_words(region: Mapping[str, Any]) -> list[str]:
 def photo_path(address: str) -> str:
     """The path of a photo inside its storage, from its address: a URL, a local-files address or a bucket's.
 
-    `/data/local-files/?d=cars/a%20b.jpg` is ``cars/a b.jpg``, `s3://bucket/cars/a.jpg` is ``cars/a.jpg``.
+    `/data/local-files/?d=cars/a%20b.jpg` is ``cars/a b.jpg``, `s3://bucket/cars/a.jpg` is ``cars/a.jpg``; a text that
+    is no address at all has an empty path.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # brackets that do not match
+        return ""
     named = parse_qs(parts.query).get("d")
     return (named[0] if named else unquote(parts.path)).lstrip("/")
 
@@ -95,7 +124,7 @@ def read_export(path: Path) -> list[ExportedTask]:
     whole = [isinstance(record.get("annotations"), list) for record in records]
     if any(whole) and not all(whole):
         raise LabelTableError(f"expected annotations in every task of {path}; task {whole.index(False)} has none")
-    return [_whole_task(record) for record in records] if any(whole) else _flat_tasks(records)
+    return [_whole_task(record) for record in records] if any(whole) else read_records(records)
 
 
 def export_rows(tasks: Iterable[ExportedTask]) -> list[dict[str, str]]:
@@ -112,49 +141,64 @@ def export_rows(tasks: Iterable[ExportedTask]) -> list[dict[str, str]]:
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def _whole_task(record: Mapping[str, Any]) -> ExportedTask:
-    data = record.get("data")
-    task = ExportedTask(dict(data) if isinstance(data, dict) else {})
-    for annotation in record["annotations"]:
-        if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
-            result = annotation.get("result")
-            regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
-            words = [word for region in regions for word in region_words(region)]
-            _add_opinion(task, annotation.get("completed_by"), annotation.get("updated_at"), words)
-    return task
+def read_records(records: Sequence[Mapping[str, Any]]) -> list[ExportedTask]:
+    """Tasks of flat records, one an annotation, as JSON-MIN and Label Studio's CSV have them.
 
-
-def _flat_tasks(records: Iterable[Mapping[str, Any]]) -> list[ExportedTask]:
+    There, an answer and a text of the task's data look alike: a column is one of answers when a word in it, of any
+    record, means a class.
+    """
+    answers = {key for record in records for key, value in record.items() if _means_a_class(value)} - _RECORD_KEYS
     tasks: dict[object, ExportedTask] = {}
     for number, record in enumerate(records):
         fields = {key: value for key, value in record.items() if key not in _RECORD_KEYS}
         task = tasks.setdefault(record.get("id", f"record {number}"), ExportedTask(fields))
-        _add_opinion(task, record.get("annotator"), record.get("updated_at"), list(_flat_words(fields)))
+        words = list(_flat_words(fields, answers))
+        _add_annotation(task, record.get("annotator"), record.get("updated_at"), words)
     return list(tasks.values())
 
 
-def _flat_words(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Words of a flat record: there, an answer and a text of the task's data look alike."""
-    for value in fields.values():
+def _means_a_class(value: object) -> bool:
+    return isinstance(value, str) and find_class(value) is not None
+
+
+def _whole_task(record: Mapping[str, Any]) -> ExportedTask:
+    data = record.get("data")
+    task = ExportedTask(dict(data) if isinstance(data, dict) else {})
+    for annotation in record["annotations"]:
+        if isinstance(annotation, dict):
+            result = annotation.get("result")
+            regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
+            words = [word for region in regions for word in region_words(region)]
+            by, when = annotation.get("completed_by"), annotation.get("updated_at")
+            _add_annotation(task, by, when, words, skipped=bool(annotation.get("was_cancelled")))
+    return task
+
+
+def _flat_words(fields: Mapping[str, Any], answers: Collection[str]) -> Iterator[str]:
+    for key, value in fields.items():
         if isinstance(value, str):
-            if find_class(value):
+            if key in answers and value.strip():
                 yield value
         else:
             for region in value if isinstance(value, list) else [value]:
                 yield from region_words({"value": region})
 
 
-def _add_opinion(task: ExportedTask, annotator: object, updated_at: object, words: Iterable[str]) -> None:
+def _add_annotation(
+    task: ExportedTask, annotator: object, updated_at: object, words: Iterable[str], skipped: bool = False
+) -> None:
     if isinstance(annotator, dict):
         annotator = annotator.get("id")
     stated: dict[str, set[str]] = {}
+    unknown_words = []
     for word in words:
         found = find_class(word)
         if found:
             stated.setdefault(found[0].key, set()).add(found[1].key)
         else:
-            task.unknown_words.append(word)
+            unknown_words.append(word)
     classes = {key: next(iter(meant)) for key, meant in stated.items() if len(meant) == 1}
-    if classes:
-        known = annotator if isinstance(annotator, int) else -1 - len(task.opinions)  # nobody twice
-        task.opinions.append(Opinion(known, str(updated_at or ""), classes))
+    contradictions = {key: tuple(sorted(meant)) for key, meant in stated.items() if len(meant) > 1}
+    known = annotator if isinstance(annotator, int) else -1 - len(task.annotations)  # nobody twice
+    opinion = Opinion(known, str(updated_at or ""), classes)
+    task.annotations.append(ExportedAnnotation(opinion, tuple(unknown_words), contradictions, skipped))

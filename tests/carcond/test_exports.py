@@ -6,7 +6,7 @@ import pytest
 from label_studio_sdk.converter.converter import Converter
 
 from carcond.errors import LabelTableError
-from carcond.exports import ExportedTask, export_rows, find_photo, photo_path, read_export
+from carcond.exports import ExportedAnnotation, ExportedTask, export_rows, find_photo, photo_path, read_export
 from carcond.label_table import read_rows, task_labels
 from carcond.labels import Opinion
 
@@ -118,8 +118,8 @@ def test_the_flat_form_says_the_same(whole: Path, flat: Path) -> None:
 
 
 def test_one_annotator_counts_once_and_annotators_without_a_number_each() -> None:
-    same = ExportedTask({"image": "a.jpg"}, [Opinion(1, str(i), {"damage": "intact"}) for i in range(3)])
-    same.opinions.append(Opinion(2, "9", {"damage": "damaged"}))
+    said = [Opinion(1, str(i), {"damage": "intact"}) for i in range(3)] + [Opinion(2, "9", {"damage": "damaged"})]
+    same = ExportedTask({"image": "a.jpg"}, [ExportedAnnotation(opinion) for opinion in said])
     assert export_rows([same])[0].get("damage", "") == ""
 
 
@@ -143,6 +143,7 @@ def test_two_classes_of_one_task_are_unknown(tmp_path: Path) -> None:
         ("s3://bucket/day/x.webp", "day/x.webp"),
         ("https://host/day/x.jpg?token=1#top", "day/x.jpg"),
         ("x.jpg", "x.jpg"),
+        ("http://[no address", ""),
         ("", ""),
     ],
 )
@@ -195,3 +196,21 @@ def test_odd_parts_of_an_export_are_passed_by(tmp_path: Path, oddity: object) ->
     assert [row["file"] for row in export_rows(read_export(write(tmp_path / "e.json", tasks)))] == ["", ""]
     flat = [{"image": oddity, "dirt": oddity}]
     assert [row["file"] for row in export_rows(read_export(write(tmp_path / "f.json", flat)))] == [""]
+
+
+def test_a_skipped_an_empty_and_a_contradictory_annotation_are_kept_without_an_opinion(tmp_path: Path) -> None:
+    made = [annotation(1, choice("Чистый"), was_cancelled=True), annotation(2, by=2)]
+    both = annotation(3, choice("Чистый"), choice("Грязный"), box("Номер"), by=3)
+    (task,) = read_export(write(tmp_path / "e.json", [{"data": {"image": "a.jpg"}, "annotations": [*made, both]}]))
+    assert task.opinions == []
+    assert [each.skipped for each in task.annotations] == [True, False, False]
+    assert task.annotations[2].contradictions == {"cleanliness": ("clean", "very_dirty")}
+    assert task.annotations[2].unknown_words == ("Номер",)
+
+
+def test_a_word_without_a_class_is_told_in_a_flat_column_that_holds_answers(tmp_path: Path) -> None:
+    flat = [
+        {"image": "a.jpg", "dirt": "Чистый", "note": "new"},
+        {"image": "b.jpg", "dirt": "Испорчен", "note": "old"},
+    ]
+    assert [task.unknown_words for task in read_export(write(tmp_path / "f.json", flat))] == [[], ["Испорчен"]]
