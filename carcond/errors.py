@@ -7,6 +7,7 @@ CarcondError
 │   └── WeightsUnavailableError   pretrained weights could not be had
 ├── NotEnoughLabelsError   no head can be fitted on what there is
 ├── LabelTableError        a CSV file of labels that cannot be used
+├── TrainingError          an encoder cannot be fine-tuned as asked
 ├── StrategyError          a strategy with a name that means nothing
 ├── StoreError             the database cannot be opened or written
 │   └── NewerStoreError           a newer carcond has used it
@@ -44,6 +45,10 @@ class NotEnoughLabelsError(CarcondError):
 
 class LabelTableError(CarcondError):
     """A CSV file of labels is missing, lacks a column, or has words that mean no class."""
+
+
+class TrainingError(CarcondError):
+    """An encoder cannot be fine-tuned as asked: settings, photos or an earlier run do not allow it."""
 
 
 class StrategyError(CarcondError):
