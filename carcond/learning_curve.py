@@ -1,0 +1,184 @@
+"""Learning curves of the labels there are: the error after so many labels, and the power laws that fit it.
+
+A curve is an inverse power law of the number of labels, a - b n^-c (Figueroa et al. 2012,
+doi:10.1186/1472-6947-12-8). Not all curves are (arXiv 2103.10948), and a law that fits best extrapolates too sure of
+itself (arXiv 2207.01725), so all laws count that fit about as well, each by its likelihood.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from carcond.folds import grouped_folds
+from carcond.heads import FloatArray, IntArray, fit_linear
+from carcond.taxonomy import Task
+
+DoubleArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+METRICS = ("accuracy", "macro_f1")
+"""What is measured; the error is 1 less it."""
+
+FOLDS = 5
+_DRAWS = 400
+# Shares of the error that labels can take away, and how fast: exponents seen in practice lie between.
+_REDUCIBLE = np.linspace(0, 1, 21)
+_EXPONENTS = np.array([0.2, 0.35, 0.5, 0.7, 0.9, 1.2, 1.5])
+# What a head's luck with its labels moves the error by, as a share of it.
+_LUCK = np.array([0.02, 0.05, 0.1, 0.2])
+
+
+@dataclass(frozen=True)
+class LabelHistory:
+    """The labels of one task, in the order in which they were made.
+
+    Attributes:
+        task: what was labelled.
+        embeddings: ``(N, D)``.
+        indices: class indices ``(N,)``, all known.
+        groups: ``(N,)``; photos of one group are never on both sides of a measurement.
+        holdout: ``(N,)``, True for photos that are never trained on.
+        drawn: ``(N,)``, True for those of them that were drawn at random from the pool.
+        imported: ``(N,)``, True for labels that nobody had asked for.
+    """
+
+    task: Task
+    embeddings: FloatArray
+    indices: IntArray
+    groups: IntArray
+    holdout: BoolArray
+    drawn: BoolArray
+    imported: BoolArray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors after several counts of labels, on the same photos.
+
+    Attributes:
+        errors: metric -> ``(R,)``.
+        covariances: metric -> ``(R, R)``: how far off they may be because the photos are a sample.
+    """
+
+    errors: dict[str, DoubleArray]
+    covariances: dict[str, DoubleArray]
+
+
+@dataclass(frozen=True)
+class Laws:
+    """Power laws with their posterior weights; each is scaled to 1 at a reference count of labels.
+
+    Attributes:
+        reducible: share of the error at the reference count that further labels can take away ``(G,)``.
+        exponents: ``(G,)``.
+        luck: standard deviation of a head's own error around the law, as a share of it ``(G,)``.
+        weights: ``(G,)``, they sum to 1.
+    """
+
+    reducible: DoubleArray
+    exponents: DoubleArray
+    luck: DoubleArray
+    weights: DoubleArray
+
+    def at(self, relative: DoubleArray) -> DoubleArray:
+        """Errors ``(G, R)`` after `relative` times the reference count of labels ``(R,)``, as shares of the error there."""
+        return law(self.reducible, self.exponents, relative)
+
+
+def law(reducible: DoubleArray, exponents: DoubleArray, relative: DoubleArray) -> DoubleArray:
+    """Power laws ``(G, R)`` that are 1 where `relative` ``(R,)`` is 1."""
+    powers = relative[np.newaxis] ** -exponents[:, np.newaxis]
+    return np.asarray(1 - reducible[:, np.newaxis] + reducible[:, np.newaxis] * powers)
+
+
+def predict(history: LabelHistory, train: IntArray, photos: IntArray) -> IntArray:
+    """Classes ``(P,)`` that a head fitted on the rows `train` gives the rows `photos`."""
+    indices = history.indices[train]
+    if len(np.unique(indices)) < 2:
+        return np.full(len(photos), indices[0])
+    weight, bias = fit_linear(history.embeddings[train], indices, len(history.task.classes))
+    return np.asarray((history.embeddings[photos] @ weight.T + bias).argmax(axis=1), dtype=np.int64)
+
+
+def cross_predict(history: LabelHistory, train: IntArray, photos: IntArray, counts: Sequence[int]) -> IntArray:
+    """Classes ``(R, P)`` that heads fitted on the first labels give photos they have not seen.
+
+    All rows are dealt into folds by group; a photo is judged by heads fitted on the first `counts` of the rows
+    `train` outside its fold. Labels are taken as they come, so a fold may have fewer of them than the last count.
+
+    Args:
+        history: the labels.
+        train: rows to fit on, in order.
+        photos: rows to be judged.
+        counts: ``(R,)`` of labels.
+    """
+    fold = grouped_folds(history.indices, history.groups, FOLDS, seed=0)
+    predicted = np.empty((len(counts), len(photos)), dtype=np.int64)
+    for k in range(fold.max() + 1):
+        judged = np.flatnonzero(fold[photos] == k)
+        rest = train[fold[train] != k]
+        for row, count in enumerate(counts if len(judged) else ()):
+            predicted[row, judged] = predict(history, rest[:count], photos[judged])
+    return predicted
+
+
+def measure(history: LabelHistory, photos: IntArray, predicted: IntArray) -> Measured:
+    """Errors of predictions ``(R, P)`` for the rows `photos` ``(P,)``, and how sure they are.
+
+    How far off they may be is seen by the Bayesian bootstrap over groups (Rubin 1981, doi:10.1214/aos/1176345338).
+    """
+    _, group = np.unique(history.groups[photos], return_inverse=True)
+    generator = np.random.default_rng(0)
+    weights = generator.standard_exponential((_DRAWS, group.max() + 1))[:, group]
+    everything = np.concatenate([np.ones((1, len(photos))), weights])
+    values = _errors(predicted, history.indices[photos], len(history.task.classes), everything)
+    return Measured(
+        {metric: found[0] for metric, found in values.items()},
+        {metric: np.atleast_2d(np.cov(found[1:], rowvar=False)) for metric, found in values.items()},
+    )
+
+
+def _errors(predicted: IntArray, indices: IntArray, classes: int, weights: DoubleArray) -> dict[str, DoubleArray]:
+    """Metric -> errors ``(W, R)`` with photos weighted by the rows of `weights` ``(W, P)``."""
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    accuracy = weights @ (predicted == indices).T
+    f1 = []
+    for index in np.unique(indices):
+        hits = weights @ ((predicted == index) & (indices == index)).T
+        stated, support = weights @ (predicted == index).T, weights @ (indices == index)
+        f1.append(2 * hits / (stated + support[:, np.newaxis]))
+    return {"accuracy": 1 - accuracy, "macro_f1": 1 - np.mean(f1, axis=0)}
+
+
+def fit_laws(relative: DoubleArray, errors: DoubleArray, covariance: DoubleArray) -> Laws:
+    """Posterior weights of power laws, given measured errors. Every law is as likely as any other beforehand.
+
+    Args:
+        relative: counts of labels ``(R,)``, as multiples of the reference count.
+        errors: measured after so many labels ``(R,)``.
+        covariance: of the measurement ``(R, R)``.
+    """
+    grid = np.array(list(product(_REDUCIBLE, _EXPONENTS)))
+    shapes = law(grid[:, 0], grid[:, 1], relative)
+    found = [np.column_stack([_log_likelihood(shapes, *each)]) for each in _noises(errors, covariance)]
+    logs = np.concatenate(found)[:, 0]
+    weights = np.exp(logs - logs.max())
+    reducible, exponents = np.tile(grid, (len(_LUCK), 1)).T
+    return Laws(reducible, exponents, np.repeat(_LUCK, len(grid)), weights / weights.sum())
+
+
+def _noises(errors: DoubleArray, covariance: DoubleArray) -> Iterator[tuple[DoubleArray, DoubleArray]]:
+    for luck in _LUCK:
+        yield errors, covariance + np.diag((luck * np.maximum(errors, 0.005)) ** 2)
+
+
+def _log_likelihood(shapes: DoubleArray, errors: DoubleArray, covariance: DoubleArray) -> DoubleArray:
+    """Of each shape ``(G, R)``, whatever its scale: that is integrated over."""
+    precision = np.linalg.inv(covariance)
+    along = shapes @ precision @ errors
+    norm = np.einsum("gr,rs,gs->g", shapes, precision, shapes)
+    _, log_determinant = np.linalg.slogdet(covariance)
+    return np.asarray(along**2 / norm - errors @ precision @ errors - np.log(norm) - log_determinant) / 2
