@@ -1,8 +1,9 @@
 """Model versions on disk: written whole or not at all, promoted by one rename.
 
     projects/<project>/
-      versions/0007/    heads.safetensors, card.json, labels.jsonl.gz
-      current           one line: 0007
+      versions/0007/      heads.safetensors, card.json, labels.jsonl.gz, report.html
+      current             one line: 0007
+      promotions.jsonl    who made which version serve, and why; see `carcond.promotions`
 
 Nothing in a version directory is ever changed. Many processes may read while one writes.
 """
@@ -11,7 +12,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from carcond.errors import RegistryError
 from carcond.files import new_directory, replace_text
 from carcond.heads import Heads
+from carcond.promotions import LOOP, Action, Promotion, append_promotion, read_promotions, served_in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,12 @@ class Version:
         """The version string that Label Studio sees."""
         return version_name(self.number)
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the gate refused it. Versions of before there was a gate were not."""
+        gate = self.card.get("gate")
+        return isinstance(gate, Mapping) and gate.get("accepted") is False
+
 
 class Registry:
     """The versions of one project under `models_dir`."""
@@ -64,6 +72,7 @@ class Registry:
         self.root = models_dir / "projects" / str(project_id)
         self._versions = self.root / "versions"
         self._current = self.root / "current"
+        self._record = self.root / "promotions.jsonl"
         self._loaded: tuple[tuple[int, int], Version] | None = None
 
     def numbers(self) -> list[int]:
@@ -86,30 +95,104 @@ class Registry:
         Raises:
             RegistryError: the disk is full or not writable; nothing is left behind.
         """
+        # Imported here: only those who write versions need it.
+        from carcond.report_page import card_page  # noqa: PLC0415
+
         number = max(self.numbers(), default=0) + 1
+        card = {"version": version_name(number), **card}
         directory = self._versions / f"{number:04d}"
         try:
             with new_directory(directory) as draft:
                 heads.save(draft / "heads.safetensors")
-                (draft / "card.json").write_text(json.dumps({"version": version_name(number), **card}, indent=2))
+                (draft / "card.json").write_text(json.dumps(card, indent=2))
+                (draft / "report.html").write_text(card_page(card), encoding="utf-8")
                 with gzip.open(draft / "labels.jsonl.gz", "wt", encoding="utf-8") as file:
                     file.writelines(json.dumps(row) + "\n" for row in labels)
         except (OSError, SafetensorError) as error:
             raise RegistryError(f"{version_name(number)} cannot be written to {directory}: {error}") from error
         return number
 
-    def promote(self, number: int) -> None:
-        """Make a version the serving one, at once and for all processes.
+    def promote(self, number: int, who: str = LOOP, why: str = "", action: Action = "promote") -> Promotion:
+        """Make a version the serving one, at once and for all processes, and record it.
+
+        Args:
+            number: of the version.
+            who: asks for it.
+            why: in their words.
+            action: "rollback" when this takes back what was promoted since that version served, see `previous`.
 
         Raises:
-            RegistryError: there is no such version, or the disk refused.
+            RegistryError: there is no such version, it is broken, it serves already, or the disk refused.
         """
         if number not in self.numbers():
             raise RegistryError(f"{version_name(number)} is not among the versions of {self.root}")
+        self.load(number)
+        before = self._pointed()
+        if before == number:
+            raise RegistryError(f"{version_name(number)} is the serving version already")
+        promotion = Promotion.now(action, before, number, who, why)
         try:
             replace_text(self._current, f"{number:04d}\n")
         except OSError as error:
             raise RegistryError(f"{version_name(number)} cannot be promoted: {error}") from error
+        try:
+            append_promotion(self._record, promotion)
+        except OSError as error:  # it serves all the same: to say that it does not would be wrong
+            logger.error(
+                "%s serves, but that could not be recorded in %s: %s", version_name(number), self._record, error
+            )
+        return promotion
+
+    def promotions(self) -> list[Promotion]:
+        """The record of promotions, oldest first.
+
+        Raises:
+            RegistryError: it cannot be read.
+        """
+        try:
+            return read_promotions(self._record)
+        except OSError as error:
+            raise RegistryError(f"{self._record} cannot be read: {error}") from error
+
+    def previous(self) -> Version:
+        """The version that served before the serving one, by the record: what a rollback goes back to.
+
+        Versions that cannot be read are passed over.
+
+        Raises:
+            RegistryError: there is none, or the record cannot be read.
+        """
+        promoted = {promotion.version for promotion in self.promotions()}
+        for version in self._readable(self._served()[1:]):
+            if not version.is_refused or version.number in promoted:
+                return version
+        serving = self.current()
+        raise RegistryError(
+            f"expected a version that served before {serving.name if serving else 'now'}, but {self.root} records none"
+        )
+
+    def _served(self) -> list[int]:
+        """The versions that brought us to the serving one, which is the first: the latest come first."""
+        record, pointed = self.promotions(), self._pointed()
+        line = served_in_turn(record, pointed)
+        if line and (not record or record[0].before is not None):
+            # Before there was a record, each version served.
+            line = [number for number in self.numbers() if number < line[0]] + line
+        return line[::-1]
+
+    def _readable(self, numbers: Iterable[int]) -> Iterator[Version]:
+        for number in numbers:
+            try:
+                yield self.load(number)
+            except RegistryError as error:
+                logger.error("%s cannot be read: %s", version_name(number), error)
+
+    def _pointed(self) -> int | None:
+        """The number in `current`; None where there is none."""
+        try:
+            return int(self._current.read_text())
+        except (OSError, ValueError):
+            return None
 
     def load(self, number: int) -> Version:
         """Read one version.
@@ -143,7 +226,7 @@ class Registry:
         """The serving version, or None before the first one.
 
         Costs one `stat` while nothing changed. When the promoted version is broken, the last good
-        one goes on serving: the one already loaded, else the newest that can be read.
+        one goes on serving: the one already loaded, else the latest that served and can be read.
         """
         try:
             stat = self._current.stat()
@@ -152,7 +235,7 @@ class Registry:
                 return self._loaded[1]
             version = self.load(int(self._current.read_text()))
         except FileNotFoundError:
-            return self._loaded[1] if self._loaded else None
+            return self._last_good() if self._loaded or self._record.exists() else None
         except (OSError, ValueError, RegistryError) as error:
             logger.error("the promoted version under %s cannot serve: %s", self.root, error)
             return self._last_good()
@@ -160,12 +243,17 @@ class Registry:
         return version
 
     def _last_good(self) -> Version | None:
+        """The loaded version, else the latest that served, else the newest: but never one that the gate refused."""
         if self._loaded:
             return self._loaded[1]
-        for number in reversed(self.numbers()):
-            try:
-                self._loaded = (_NO_STAMP, self.load(number))
-                return self._loaded[1]
-            except RegistryError as error:
-                logger.error("%s cannot be read: %s", version_name(number), error)
+        try:
+            served = self._served()
+        except RegistryError as error:
+            logger.error("%s", error)
+            served = []
+        others = [number for number in reversed(self.numbers()) if number not in served]
+        for version in self._readable([*served, *others]):
+            if not version.is_refused:
+                self._loaded = (_NO_STAMP, version)
+                return version
         return None

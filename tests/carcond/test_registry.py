@@ -35,6 +35,16 @@ def publish(registry: Registry, value: float = 0.5) -> int:
     return number
 
 
+def write_refused(registry: Registry, value: float = 0.5) -> int:
+    return registry.write(make_heads(value), {"gate": {"accepted": False, "reason": "worse"}}, ROWS)
+
+
+def serving_number(registry: Registry) -> int:
+    version = registry.current()
+    assert version is not None
+    return version.number
+
+
 def all_files(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
@@ -80,16 +90,25 @@ def test_a_version_is_read_as_it_was_written(registry: Registry) -> None:
     assert registry.labels(number) == ROWS
 
 
-def test_a_version_has_three_files_and_nothing_is_left_beside_it(registry: Registry) -> None:
+def test_a_version_has_four_files_and_nothing_is_left_beside_it(registry: Registry) -> None:
     publish(registry)
     assert all_files(registry.root) == [
         "current",
+        "promotions.jsonl",
         "versions",
         "versions/0001",
         "versions/0001/card.json",
         "versions/0001/heads.safetensors",
         "versions/0001/labels.jsonl.gz",
+        "versions/0001/report.html",
     ]
+
+
+def test_the_page_of_a_version_shows_its_card(registry: Registry) -> None:
+    number = write_refused(registry)
+    page = (version_dir(registry, number) / "report.html").read_text()
+    assert "Report card of carcond-0001" in page
+    assert "Refused" in page
 
 
 def test_projects_do_not_see_each_others_versions(tmp_path: Path) -> None:
@@ -279,9 +298,7 @@ def test_the_loaded_version_goes_on_when_the_promoted_one_is_broken(
 ) -> None:
     publish(registry, value=1)
     good = registry.current()
-    second = registry.write(make_heads(2), {}, [])
-    damage(version_dir(registry, second))
-    registry.promote(second)
+    damage(version_dir(registry, publish(registry, value=2)))
     assert registry.current() is good
 
 
@@ -351,6 +368,153 @@ def test_drafts_and_stray_files_are_no_versions(registry: Registry) -> None:
     (registry.root / "versions" / ".0002-abc").mkdir()
     (registry.root / "versions" / "notes.txt").write_text("")
     assert registry.numbers() == [1]
+
+
+def test_a_broken_version_cannot_be_promoted(registry: Registry) -> None:
+    publish(registry, value=1)
+    second = registry.write(make_heads(2), {}, [])
+    break_heads(version_dir(registry, second))
+    with pytest.raises(RegistryError, match="heads cannot be read"):
+        registry.promote(second)
+    assert serving_number(registry) == 1
+
+
+@pytest.mark.parametrize("lost", ["version", "pointer"])
+def test_a_refused_version_never_steps_in_for_a_lost_one(lost: str, registry: Registry) -> None:
+    publish(registry, value=1)
+    publish(registry, value=2)
+    write_refused(registry, value=3)
+    if lost == "version":
+        break_heads(version_dir(registry, 2))
+    else:
+        (registry.root / "current").write_text("nonsense")
+    assert serving_number(other_process(registry)) == (1 if lost == "version" else 2)
+
+
+def test_with_refused_versions_alone_nothing_serves(registry: Registry) -> None:
+    break_heads(version_dir(registry, publish(registry)))
+    write_refused(registry)
+    assert registry.current() is None
+
+
+def test_what_was_rolled_back_does_not_step_in_for_a_broken_version(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        publish(registry, value)
+    registry.promote(2, "anna", "3 calls all cars dirty", "rollback")
+    break_heads(version_dir(registry, 2))
+    assert serving_number(other_process(registry)) == 1
+
+
+def test_a_lost_pointer_is_made_up_for_by_the_record(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        publish(registry, value)
+    registry.promote(2, "anna", "3 calls all cars dirty", "rollback")
+    (registry.root / "current").unlink()
+    assert serving_number(other_process(registry)) == 2
+
+
+# The record, and going back
+
+
+def test_each_promotion_is_recorded_with_who_and_why(registry: Registry) -> None:
+    publish(registry)
+    registry.promote(registry.write(make_heads(), {}, []), "Анна", "лучше\u2028видит грязь")
+    first, second = other_process(registry).promotions()
+    assert (first.action, first.before, first.version, first.who, first.why) == ("promote", None, 1, "loop", "")
+    assert (second.before, second.version, second.who, second.why) == (1, 2, "Анна", "лучше\u2028видит грязь")
+
+
+def test_a_second_rollback_goes_further_back_and_not_forth(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        publish(registry, value)
+    for expected in (2, 1):
+        number = other_process(registry).previous().number
+        assert number == expected
+        registry.promote(number, "anna", "worse", "rollback")
+    with pytest.raises(RegistryError, match="a version that served before carcond-0001"):
+        registry.previous()
+
+
+def test_an_old_version_promoted_by_hand_is_rolled_back_to_the_one_it_took_over_from(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        publish(registry, value)
+    registry.promote(1, "anna", "a try")
+    assert registry.previous().number == 3
+
+
+def test_a_rollback_leaves_out_versions_that_never_served(registry: Registry) -> None:
+    publish(registry, value=1)
+    write_refused(registry, value=2)
+    registry.write(make_heads(3), {}, [])
+    publish(registry, value=4)
+    assert registry.previous().number == 1
+
+
+def test_a_rollback_passes_over_broken_versions(registry: Registry) -> None:
+    for value in (1, 2, 3):
+        publish(registry, value)
+    break_card(version_dir(registry, 2))
+    assert registry.previous().number == 1
+
+
+def test_versions_of_before_there_was_a_record_can_be_gone_back_to(registry: Registry) -> None:
+    for value in (1, 2):
+        publish(registry, value)
+    (registry.root / "promotions.jsonl").unlink()
+    assert registry.previous().number == 1
+    publish(registry, value=3)
+    for expected in (2, 1):
+        assert registry.previous().number == expected
+        registry.promote(expected, "anna", "worse", "rollback")
+
+
+def test_a_lost_record_does_not_bring_a_refused_version_back(registry: Registry) -> None:
+    publish(registry, value=1)
+    write_refused(registry, value=2)
+    publish(registry, value=3)
+    (registry.root / "promotions.jsonl").unlink()
+    assert registry.previous().number == 1
+
+
+def test_a_promotion_whose_record_was_lost_in_a_crash_is_still_gone_back_from(registry: Registry) -> None:
+    for value in (1, 2):
+        publish(registry, value)
+    record = registry.root / "promotions.jsonl"
+    kept = record.read_bytes()
+    publish(registry, value=3)
+    record.write_bytes(kept)
+    assert registry.previous().number == 2
+    publish(registry, value=4)
+    assert registry.previous().number == 3
+
+
+def test_a_full_disk_for_the_record_does_not_undo_the_promotion(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(registry, value=1)
+    second = registry.write(make_heads(2), {}, [])
+    (registry.root / "promotions.jsonl").write_bytes(b"x" * 500)
+    with full_disk(100):
+        registry.promote(second)
+    assert serving_number(registry) == 2
+    assert "that could not be recorded" in caplog.text
+
+
+def test_the_serving_version_is_not_promoted_again(registry: Registry) -> None:
+    publish(registry)
+    with pytest.raises(RegistryError, match="carcond-0001 is the serving version already"):
+        registry.promote(1)
+    assert len(registry.promotions()) == 1
+
+
+def test_a_record_that_cannot_be_read_stops_a_rollback_and_no_serving(registry: Registry) -> None:
+    publish(registry)
+    (registry.root / "promotions.jsonl").unlink()
+    (registry.root / "promotions.jsonl").mkdir()
+    with pytest.raises(RegistryError, match="cannot be read"):
+        registry.previous()
+    (registry.root / "current").write_text("nonsense")
+    assert serving_number(other_process(registry)) == 1
 
 
 # Labels
