@@ -1,0 +1,48 @@
+"""A folder of photos in which the photos of an export are looked for, under the names that Label Studio gave them."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+from carcond.exports import find_photo
+
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+
+
+class PhotoFolder:
+    """Photos below a folder.
+
+    Attributes:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, path: str) -> Path | None:
+        """The file of a photo, or None when it is not there or several could be it.
+
+        Args:
+            path: from `carcond.exports.photo_path`, see `carcond.exports.find_photo`. The file's name may also be
+                what an upload made of it: `red car (1).jpg` becomes `0a1b2c3d-red_car_1.jpg`.
+        """
+        if found := find_photo(self.folder, path):
+            return found
+        name = path.rpartition("/")[2]
+        if not _UPLOAD_PREFIX.match(name):
+            return None
+        could_be = self._by_rewritten_name.get(_UPLOAD_PREFIX.sub("", name), [])
+        return could_be[0] if len(could_be) == 1 else None
+
+    @cached_property
+    def _by_rewritten_name(self) -> dict[str, list[Path]]:
+        names: dict[str, list[Path]] = {}
+        for file in sorted(self.folder.rglob("*")):
+            if file.is_file():
+                names.setdefault(rewritten_name(file.name), []).append(file)
+        return names
+
+
+def rewritten_name(name: str) -> str:
+    """What Label Studio, through Django's `get_valid_filename`, makes of the name of an uploaded file."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
