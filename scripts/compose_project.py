@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,27 @@ from scripts.compose_engine import CheckError, Engine
 
 ONCE = ("secrets", "databases", "encoder", "setup")
 _PORT = 18080
-# Reads the serving version in the worker's container: the ids of the tasks that it knows, in order.
-_KNOWN_TASKS = """
+_PROMETHEUS_PORT = 19091
+# Reads, in the worker's container, which version serves, and the ids of the tasks that the newest one knows.
+_VERSIONS = """
 import gzip, json, pathlib, sys
 home = pathlib.Path('/models/projects') / sys.argv[1]
 current = home / 'current'
-if current.exists():
-    rows = gzip.open(home / 'versions' / current.read_text().strip() / 'labels.jsonl.gz', 'rt')
-    print(json.dumps([json.loads(row)['task'] for row in rows]))
-else:
-    print('[]')
+newest = max((path for path in home.glob('versions/*') if path.name.isdigit()), default=None)
+rows = gzip.open(newest / 'labels.jsonl.gz', 'rt') if newest else []
+print(json.dumps({
+    'serving': 'carcond-' + (current.read_text().strip() if current.exists() else '0000'),
+    'tasks': sorted(json.loads(row)['task'] for row in rows),
+}))
 """
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of a project: which one serves, and the tasks whose labels the newest was fitted and measured on."""
+
+    serving: str
+    tasks: list[int]
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,11 @@ class ComposeProject:
         self.engine = engine
         self.checkout = checkout
         self.url = f"http://127.0.0.1:{_PORT}"
+        self.prometheus_url = f"http://127.0.0.1:{_PROMETHEUS_PORT}"
         self._settings = {
             "COMPOSE_PROJECT_NAME": "carcond-check",
             "CARCOND_PORT": str(_PORT),
+            "CARCOND_PROMETHEUS_PORT": str(_PROMETHEUS_PORT),
             "CARCOND_PIP_CONFIG": str(pip_config),
             "CARCOND_TAG": "check",
             "COMPOSE_PROGRESS": "plain",
@@ -121,7 +134,11 @@ class ComposeProject:
         line = next(line for line in text.splitlines() if "LABEL_STUDIO_API_KEY" in line)
         return line.split("'")[1]
 
-    def known_tasks(self, project_id: int) -> list[int]:
-        """The tasks whose labels the serving version was trained or measured on."""
-        text = self.compose("exec", "-T", "worker", "python3", "-c", _KNOWN_TASKS, str(project_id))
-        return [int(task) for task in json.loads(text)]
+    def versions(self, project_id: int) -> Versions:
+        """What the worker has made of the labels."""
+        return Versions(**json.loads(self.compose("exec", "-T", "worker", "python3", "-c", _VERSIONS, str(project_id))))
+
+    def run_script(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a script of the checkout on this stack."""
+        command = [str(self.checkout / "scripts" / name), *arguments]
+        return self.engine.run(command, check=check, cwd=self.checkout, **self._settings)

@@ -20,6 +20,7 @@ _IMAGES = {
     "redis": "redis:",
     "postgres": "postgres:",
     "label-studio": "heartexlabs/label-studio:",
+    "prometheus": "prom/prometheus:",
 }
 _MMDEBSTRAP = (
     *(

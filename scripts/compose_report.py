@@ -1,0 +1,66 @@
+"""What `scripts/check_compose` has checked, as lines while it runs and as a table at its end."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from scripts.compose_engine import CheckError
+
+
+class BarMissedError(CheckError):
+    """Something works, but takes too long or is too large: the checks go on."""
+
+
+@dataclass
+class Report:
+    """What was checked: rows of what, found, seconds."""
+
+    rows: list[tuple[str, str, float]] = field(default_factory=list)
+    failed: bool = False
+
+    @contextmanager
+    def check(self, what: str) -> Iterator[list[str]]:
+        """Time one check. What is put into the list is what was found; an error becomes a row, and ends the run."""
+        found: list[str] = []
+        start = time.monotonic()
+        try:
+            yield found
+        except CheckError as error:
+            self.failed = True
+            self._add(what, ", ".join([f"FAILED: {error}".splitlines()[0], *found]), time.monotonic() - start)
+            print(error, file=sys.stderr)
+            if not isinstance(error, BarMissedError):
+                raise
+        else:
+            self._add(what, ", ".join(found) or "good", time.monotonic() - start)
+
+    def _add(self, what: str, found: str, seconds: float) -> None:
+        self.rows.append((what, found, seconds))
+        print(f"{seconds:7.1f} s  {what}: {found}", flush=True)
+
+    def table(self) -> str:
+        """The rows as a Markdown table."""
+        lines = [f"| {what} | {found} | {seconds:.1f} |" for what, found, seconds in self.rows]
+        return "\n".join(["| what was checked | found | seconds |", "|---|---|---|", *lines]) + "\n"
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise unless it holds.
+
+    Raises:
+        CheckError: it does not.
+    """
+    if not holds:
+        raise CheckError(otherwise)
+
+
+def expect_bar(holds: bool, otherwise: str) -> None:
+    """Raise unless a bar is kept.
+
+    Raises:
+        BarMissedError: it is not.
+    """
+    if not holds:
+        raise BarMissedError(otherwise)
