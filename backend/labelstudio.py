@@ -23,7 +23,8 @@ _RETRY_WAITS_S = (0.3, 1.5)
 # What the loop needs of a task and of its annotations and predictions (Label Studio applies one list
 # to all three): everything else makes the page slower to build and to send.
 _TASK_FIELDS = (
-    "id,data,updated_at,annotations,predictions,result,completed_by,was_cancelled,task,model_version,score,cluster"
+    "id,data,updated_at,annotations,predictions,result,completed_by,was_cancelled,task,model_version,score,cluster,"
+    "mislabeling"
 )
 
 
@@ -40,13 +41,14 @@ class Annotation:
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A prediction as Label Studio keeps it; `slot` is its `cluster` field."""
+    """A prediction as Label Studio keeps it; `slot` is its `cluster` field, `mislabeling` a mark of `backend.review`."""
 
     id: int
     task_id: int
     model_version: str
     score: float | None
     slot: int | None
+    mislabeling: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,7 @@ def _parse_prediction(row: dict[str, Any]) -> StoredPrediction:
         model_version=str(row.get("model_version") or ""),
         score=row.get("score"),
         slot=row.get("cluster"),
+        mislabeling=float(row.get("mislabeling") or 0),
     )
 
 
