@@ -1,0 +1,160 @@
+"""What deploy/ promises. Kubernetes' own schemas come with kubernetes-validate; no cluster is needed."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.deploy.test_compose_file import image_user, service
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text(encoding="utf-8"))
+FILES = sorted(path.name for path in DEPLOY.glob("*.yaml") if path.name != "kustomization.yaml")
+SECRET = "secret.example.yaml"
+
+
+def resources(file: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((DEPLOY / file).read_text(encoding="utf-8")))
+
+
+ALL = [resource for file in FILES for resource in resources(file)]
+PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in ALL if one["kind"] in ("Deployment", "Job")}
+PARTS = ["carcond-backend", "carcond-encoder", "carcond-worker"]
+
+
+def one(kind: str, name: str) -> dict[str, Any]:
+    (found,) = (each for each in ALL if (each["kind"], each["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def container(name: str) -> dict[str, Any]:
+    (only,) = PODS[name]["spec"]["containers"]
+    return dict(only)
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.37"])
+@pytest.mark.parametrize("file", FILES)
+def test_manifests_are_what_kubernetes_expects(file: str, version: str) -> None:
+    for resource in resources(file):
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_a_misspelt_field_is_noticed() -> None:
+    (settings,) = resources("settings.yaml")
+    with pytest.raises(kubernetes_validate.ValidationError, match="dta"):
+        kubernetes_validate.validate({**settings, "dta": {}}, "1.37", strict=True)
+
+
+def test_every_file_but_the_secret_is_applied() -> None:
+    assert sorted([*KUSTOMIZATION["resources"], SECRET]) == FILES
+
+
+def test_manifests_do_without_yaml_anchors_which_not_every_tool_reads() -> None:
+    for file in FILES:
+        assert not re.search(r"(?m)[:\s-][&*]\w", (DEPLOY / file).read_text(encoding="utf-8")), file
+
+
+def test_there_is_a_pod_for_each_part() -> None:
+    assert sorted(PODS) == PARTS
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_pod_is_confined_as_the_restricted_standard_asks(name: str) -> None:
+    pod = PODS[name]["spec"]
+    user, group = image_user().split(":")
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsGroup"]) == (int(user), int(group))
+    assert pod["securityContext"]["fsGroup"] == int(group)
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert container(name)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert one("Namespace", "carcond")["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_pod_has_room_for_what_it_writes_and_limits_of_memory(name: str) -> None:
+    mounts = {mount["mountPath"]: mount for mount in container(name)["volumeMounts"]}
+    assert set(mounts) == {"/models", "/tmp"}  # noqa: S108
+    assert mounts["/models"].get("readOnly", False) == (name == "carcond-backend")
+    assert {volume["name"] for volume in PODS[name]["spec"]["volumes"]} == {"models", "tmp"}
+    assert container(name)["resources"]["limits"]["memory"]
+    assert container(name)["resources"]["requests"]["cpu"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_memory_is_that_of_the_compose_stack(name: str) -> None:
+    gibibytes = int(container(name)["resources"]["limits"]["memory"].removesuffix("Gi"))
+    assert gibibytes * 2**30 == int(service(name.removeprefix("carcond-"))["mem_limit"])
+
+
+def test_models_are_shared_by_all_pods() -> None:
+    assert one("PersistentVolumeClaim", "carcond-models")["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_images_are_named_in_one_place() -> None:
+    assert {each["name"] for each in KUSTOMIZATION["images"]} == {container(name)["image"] for name in PARTS}
+
+
+def test_no_secret_is_shipped() -> None:
+    secret = one("Secret", "carcond")["stringData"]
+    assert {name for name, value in secret.items() if value} == {"CARCOND_BASIC_AUTH_USER"}
+    assert SECRET not in KUSTOMIZATION["resources"]
+
+
+def test_the_secret_goes_to_those_who_need_it() -> None:
+    readers = {name for name in PARTS if any("secretRef" in source for source in container(name)["envFrom"])}
+    assert readers == {"carcond-backend", "carcond-worker"}
+
+
+def test_the_backend_has_copies_of_which_one_is_always_there() -> None:
+    spec = one("Deployment", "carcond-backend")["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_probes_are_those_of_the_compose_stack() -> None:
+    backend, worker = container("carcond-backend"), container("carcond-worker")
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert f"{backend['ports'][0]['containerPort']}{backend[probe]['httpGet']['path']}" in str(
+            service("backend")["healthcheck"]["test"]
+        )
+    for probe in ("startupProbe", "livenessProbe"):
+        assert worker[probe]["exec"]["command"][-1] == service("worker")["healthcheck"]["test"][-1]
+    # The worker's asks Redis: an outage of minutes must not end workers.
+    assert worker["livenessProbe"]["periodSeconds"] * worker["livenessProbe"]["failureThreshold"] >= 300
+
+
+def test_a_job_has_a_minute_to_end() -> None:
+    assert PODS["carcond-worker"]["spec"]["terminationGracePeriodSeconds"] == 60
+
+
+def test_the_service_and_the_policies_select_the_pods_that_they_are_for() -> None:
+    backend = PODS["carcond-backend"]["metadata"]["labels"]
+    assert one("Service", "carcond-backend")["spec"]["selector"] == backend
+    assert one("NetworkPolicy", "carcond-backend")["spec"]["podSelector"]["matchLabels"] == backend
+    everyone = one("NetworkPolicy", "carcond")["spec"]["podSelector"]["matchLabels"]
+    assert all(everyone.items() <= pod["metadata"]["labels"].items() for pod in PODS.values())
+    for deployment in ("carcond-backend", "carcond-worker"):
+        matched = one("Deployment", deployment)["spec"]["selector"]["matchLabels"]
+        assert matched == PODS[deployment]["metadata"]["labels"]
+
+
+def test_only_the_backend_is_called_and_only_on_its_port() -> None:
+    assert "ingress" not in one("NetworkPolicy", "carcond")["spec"]
+    (rule,) = one("NetworkPolicy", "carcond-backend")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "http"}]
+    assert all("namespaceSelector" in peer for peer in rule["from"])
+
+
+def test_the_clouds_own_credentials_are_out_of_reach() -> None:
+    rules = one("NetworkPolicy", "carcond")["spec"]["egress"]
+    blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", [])]
+    assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocks
+    assert all(rule["ports"] for rule in rules)
