@@ -11,6 +11,8 @@ from carcond.images import InputSpec
 
 ONNX_NAME = "encoder.onnx"
 CARD_NAME = "encoder.json"
+FORMAT = 1
+"""Number of the card's format: raised when a program of before could not read it rightly. Cards without one are of 1."""
 
 
 class EncoderRequest(BaseModel):
@@ -31,6 +33,7 @@ class EncoderCard(BaseModel):
     """What `encoder.json` says about an encoder.
 
     Attributes:
+        format: number of the card's format.
         encoder_id: name of the encoder and of its directory: backbone and a hash of weights and input.
         backbone: timm's name of the network that is inside.
         weights_source: where the weights came from, in words.
@@ -46,6 +49,7 @@ class EncoderCard(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    format: int = FORMAT
     encoder_id: str
     backbone: str
     weights_source: str
@@ -57,6 +61,12 @@ class EncoderCard(BaseModel):
     dimension: int
     created: str
     versions: dict[str, str]
+
+
+class _Format(BaseModel):
+    """The one field that cards of every format have."""
+
+    format: int = 1
 
 
 def encoder_request(backbone: str, weights: str) -> EncoderRequest:
@@ -77,11 +87,18 @@ def read_card(directory: Path) -> EncoderCard:
     """What `encoder.json` in an encoder's directory says.
 
     Raises:
-        EncoderError: the file is missing or malformed.
+        EncoderError: the file is missing, malformed, or of a newer format.
     """
     path = directory / CARD_NAME
     try:
-        return EncoderCard.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        written = _Format.model_validate_json(text).format
+        if written > FORMAT:
+            raise EncoderError(
+                f"expected an encoder of format {FORMAT} or older, {path} is of format {written}: a newer carcond wrote "
+                "it. Run that one or a newer one"
+            )
+        return EncoderCard.model_validate_json(text)
     except OSError as error:
         raise EncoderError(f"no encoder in {directory}: {path.name} cannot be read ({error.strerror})") from error
     except ValidationError as error:

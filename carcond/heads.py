@@ -23,6 +23,9 @@ IntArray = npt.NDArray[np.int64]
 DoubleArray = npt.NDArray[np.float64]
 _Fit = Callable[[FloatArray, IntArray], tuple[DoubleArray, DoubleArray]]
 
+FORMAT = 1
+"""Number of the file's format: raised when a program of before could not read it rightly. Files without one are of 1."""
+
 UNKNOWN = -1
 """Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""
 
@@ -84,7 +87,7 @@ class Heads:
             tensors[f"{key}.bias"] = np.ascontiguousarray(head.bias)
             tensors[f"{key}.temperature"] = np.array([head.temperature], dtype=np.float32)
             tensors[f"{key}.cross_fitted"] = np.array([head.cross_fitted], dtype=np.float32)
-        metadata = {"encoder_id": self.encoder_id}
+        metadata = {"format": str(FORMAT), "encoder_id": self.encoder_id}
         metadata |= {f"{key}.classes": ",".join(head.task.class_keys) for key, head in self.by_task.items()}
         save_file(tensors, path, metadata=metadata)
 
@@ -93,11 +96,12 @@ class Heads:
         """Read what `save` wrote.
 
         Raises:
-            RegistryError: the file is missing, broken, or was written for other classes.
+            RegistryError: the file is missing, broken, of a newer format, or was written for other classes.
         """
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
+                _check_format(metadata, path)
                 keys = [task.key for task in TASKS if f"{task.key}.weight" in file.keys()]  # noqa: SIM118 - no mapping
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
@@ -105,6 +109,15 @@ class Heads:
         if not keys:
             raise RegistryError(f"expected a head of {' or '.join(TASK_BY_KEY)} in {path}, got {sorted(tensors)}")
         return cls(metadata.get("encoder_id", ""), {key: _restore(key, tensors, metadata, path) for key in keys})
+
+
+def _check_format(metadata: Mapping[str, str], path: Path) -> None:
+    written = metadata.get("format", "1")
+    if not written.isdecimal() or int(written) > FORMAT:
+        raise RegistryError(
+            f"expected heads of format {FORMAT} or older, {path} is of format {written!r}: a newer carcond wrote it. "
+            "Run that one or a newer one"
+        )
 
 
 def _restore(key: str, tensors: Mapping[str, FloatArray], metadata: Mapping[str, str], path: Path) -> Head:
