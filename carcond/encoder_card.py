@@ -12,7 +12,7 @@ from carcond.images import InputSpec
 ONNX_NAME = "encoder.onnx"
 CARD_NAME = "encoder.json"
 FORMAT = 1
-"""Number of the card's format: raised when a program of before could not read it rightly. Cards without one are of 1."""
+"""Number of the card's format: raised when an older program could not read it rightly. Cards without one are of 1."""
 
 
 class EncoderRequest(BaseModel):
@@ -95,8 +95,8 @@ def read_card(directory: Path) -> EncoderCard:
         written = _Format.model_validate_json(text).format
         if written > FORMAT:
             raise EncoderError(
-                f"expected an encoder of format {FORMAT} or older, {path} is of format {written}: a newer carcond wrote "
-                "it. Run that one or a newer one"
+                f"expected an encoder of format {FORMAT} or older, {path} is of format {written}: a newer carcond "
+                "wrote it. Run that one or a newer one"
             )
         return EncoderCard.model_validate_json(text)
     except OSError as error:

@@ -24,7 +24,7 @@ DoubleArray = npt.NDArray[np.float64]
 _Fit = Callable[[FloatArray, IntArray], tuple[DoubleArray, DoubleArray]]
 
 FORMAT = 1
-"""Number of the file's format: raised when a program of before could not read it rightly. Files without one are of 1."""
+"""Number of the file's format: raised when an older program could not read it rightly. Files without one are of 1."""
 
 UNKNOWN = -1
 """Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""

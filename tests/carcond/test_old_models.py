@@ -98,5 +98,5 @@ def test_an_encoder_of_a_newer_format_is_refused_with_what_to_do(models: Path) -
     path = models / "encoders" / "tiny-00000000" / "encoder.json"
     # Fields that this program needs may be called otherwise there.
     path.write_text(json.dumps({"format": 7, "name": "tiny"}))
-    with pytest.raises(EncoderError, match="of format 1 or older.*of format 7: a newer carcond wrote it"):
+    with pytest.raises(EncoderError, match=r"of format 1 or older.*of format 7: a newer carcond wrote it"):
         read_card(path.parent)
