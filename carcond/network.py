@@ -44,11 +44,13 @@ class TwoHeadNetwork(nn.Module):
     Attributes:
         backbone: pixels (N, 3, S, S) -> feature map (N, D, h, w).
         heads: a linear layer per task key, D -> number of classes.
+        dimension: D, length of an embedding.
     """
 
     def __init__(self, backbone: Backbone, dropout: float = _DROPOUT) -> None:
         super().__init__()
         self.backbone = backbone.module
+        self.dimension = backbone.dimension
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({task.key: nn.Linear(backbone.dimension, len(task.classes)) for task in TASKS})
 
