@@ -177,7 +177,7 @@ def look_at(data: bytes, image: Image.Image) -> Look:
         width, height = height, width
     scale = min(1.0, LOOK_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    luma = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), np.float32) / 255
+    luma = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), np.float32) / np.float32(255)
     return Look(width, height, _sharpness(luma), float(luma.mean()))
 
 

@@ -4,7 +4,7 @@ Each photo is judged by heads that have seen neither it nor its near-duplicates.
 is estimated from the confident joint; which of them, by their self-confidence ("prune by class").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,41 @@ class TaskSuspicion:
         """Positions of the suspected labels, most suspicious first."""
         positions = np.flatnonzero(self.suspected)
         return positions[np.argsort(-self.suspicion[positions], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label that is thought wrong.
+
+    Attributes:
+        position: of the photo, 0 .. N - 1.
+        task: key of the task.
+        given: class key that it is labelled with.
+        likely: class key that it looks like.
+        suspicion: see `TaskSuspicion`.
+    """
+
+    position: int
+    task: str
+    given: str
+    likely: str
+    suspicion: float
+
+
+def rank_suspects(suspicions: Iterable[TaskSuspicion], classes: Mapping[str, IntArray]) -> list[Suspect]:
+    """The suspected labels of all tasks, most suspicious first.
+
+    Args:
+        suspicions: of N photos each.
+        classes: task key -> given class indices ``(N,)``.
+    """
+    found = []
+    for each in suspicions:
+        keys = each.task.class_keys
+        for i in each.ranked():
+            given, likely = keys[classes[each.task.key][i]], keys[each.likely[i]]
+            found.append(Suspect(int(i), each.task.key, given, likely, float(each.suspicion[i])))
+    return sorted(found, key=lambda suspect: -suspect.suspicion)
 
 
 def suspect_labels(

@@ -37,6 +37,7 @@ class FakeLabelStudio(LabelStudioApi):
 
     Attributes:
         writes: what was asked to be changed, in order: ("create", task id), ("project", version), ...
+        tabs: id -> what is kept of a tab of the Data Manager.
         writes_until_failure: after so many further writes nothing is answered any more; None: never.
     """
 
@@ -45,6 +46,7 @@ class FakeLabelStudio(LabelStudioApi):
         self.model_version = ""
         self.writes: list[tuple[str, Any]] = []
         self.writes_until_failure: int | None = None
+        self.tabs: dict[int, dict[str, Any]] = {}
         self._tasks: dict[int, _Task] = {}
         self._ids = itertools.count(1)
         self._now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -100,6 +102,10 @@ class FakeLabelStudio(LabelStudioApi):
         )
         self._store(self._tasks[task_id], next(self._ids), draft)
 
+    def wait(self, seconds: int) -> None:
+        """Let time go by."""
+        self._now += timedelta(seconds=seconds)
+
     def delete_predictions_in_bulk(self) -> None:
         """The Data Manager's action, which leaves the tasks' `updated_at` as it is."""
         for task in self._tasks.values():
@@ -138,6 +144,23 @@ class FakeLabelStudio(LabelStudioApi):
             if prediction.model_version == self.model_version
         ]
         return [task_id for _, task_id in sorted(waiting)]
+
+    def listed(self, title: str) -> list[int]:
+        """Tasks that the only tab of a title shows, in its order."""
+        (data,) = (data for data in self.tabs.values() if data["title"] == title)
+        these, unchanged = data["filters"]["items"]
+        assert (these["filter"], these["operator"]) == ("filter:tasks:annotations_ids", "contains")
+        assert (unchanged["filter"], unchanged["operator"]) == ("filter:tasks:updated_at", "less")
+        assert data["ordering"] == ["-tasks:updated_at"]
+        datetime.strptime(unchanged["value"], "%Y-%m-%dT%H:%M:%S.%fZ")  # as Label Studio reads it
+        shown = [
+            task
+            for task in self._tasks.values()
+            for annotation_id in task.annotations  # a join: a task comes once for each annotation that is named
+            if str(annotation_id) in these["value"].split()
+            if _moment(task.updated_at) < _moment(unchanged["value"])
+        ]
+        return [task.id for task in sorted(shown, key=lambda task: _moment(task.updated_at), reverse=True)]
 
     # What the loop asks
 
@@ -194,6 +217,41 @@ class FakeLabelStudio(LabelStudioApi):
             del task.predictions[prediction_id]
             task.updated_at = self._tick()
 
+    # What the review asks
+
+    def request(self, method: str, path: str, json: Any = None, params: dict[str, Any] | None = None) -> Any:
+        parts = path.strip("/").split("/")[1:]
+        match method, parts:
+            case "PATCH", ["predictions", number]:
+                assert set(json) == {"mislabeling"}
+                task = self._owner(int(number))
+                with self._write("mark", task.id):
+                    task.predictions[int(number)] = replace(task.predictions[int(number)], **json)
+                    task.updated_at = self._tick()
+            case "PATCH", ["tasks", number]:
+                assert json == {}
+                if int(number) not in self._tasks:
+                    raise LabelStudioError("no such task", 404)
+                with self._write("touch", int(number)):
+                    self._tasks[int(number)].updated_at = self._tick()
+            case _, ["dm", "views", *number]:
+                return self._answer_tabs(method, json, *map(int, number))
+            case _:
+                raise LabelStudioError(f"not known here: {method} {path}", 404)
+        return {}
+
+    def _answer_tabs(self, method: str, json: Any, tab_id: int | None = None) -> Any:
+        self._answer()
+        if method == "GET":
+            return [{"id": number, "data": data} for number, data in self.tabs.items()]
+        with self._write("tab", method):
+            if method == "DELETE":
+                del self.tabs[tab_id or 0]
+                return None
+            tab_id = tab_id or next(self._ids)
+            self.tabs[tab_id] = json["data"]
+            return {"id": tab_id, "data": json["data"]}
+
     def _owner(self, prediction_id: int) -> _Task:
         for task in self._tasks.values():
             if prediction_id in task.predictions:
@@ -201,7 +259,10 @@ class FakeLabelStudio(LabelStudioApi):
         raise LabelStudioError("no such prediction", 404)
 
     def _store(self, task: _Task, prediction_id: int, draft: PredictionDraft) -> StoredPrediction:
-        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot)
+        # A change leaves the fields that it does not name.
+        kept = task.predictions.get(prediction_id)
+        mark = kept.mislabeling if kept else 0.0
+        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot, mark)
         task.predictions[prediction_id] = stored
         task.results[prediction_id] = draft.result
         task.updated_at = self._tick()

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from carcond.agreement import Answers, cohen_kappa, krippendorff_alpha, pairwise_agreement
-from carcond.heads import UNKNOWN
+from carcond.heads import UNKNOWN, IntArray
 
 # The reliability data of Krippendorff 2011, part C: four observers, twelve units, values 1 to 5, some missing.
 PUBLISHED = """
@@ -26,7 +26,7 @@ def answers_of(table: str, classes: Sequence[str] = CLASSES) -> Answers:
     return Answers.of(opinions, "t", classes)
 
 
-def plain_alpha(indices: np.ndarray, ordinal: bool) -> float:
+def plain_alpha(indices: IntArray, ordinal: bool) -> float:
     """Alpha as one minus observed over expected disagreement, pair of answers by pair of answers."""
     units = [[int(value) for value in row if value != UNKNOWN] for row in indices]
     units = [unit for unit in units if len(unit) > 1]

@@ -1,0 +1,134 @@
+"""Writing suspected labels back, so that people see in Label Studio which photos to look at again.
+
+Each suspected photo's prediction gets the suspicion as its `mislabeling`, the field that Label Studio has for it.
+Its Data Manager can neither show nor order by that field, but it can order by when a task changed, and writing the
+field changes the task. So the least suspicious photo is written first, and the tab shows those first that changed
+last. A photo that anybody labels anew has changed since, and leaves the tab at once.
+
+Nothing else of a prediction is touched, and none is made or removed: version, score and slot, by which Label Studio
+serves the queue, stay as they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from backend.labelstudio import LabelStudioApi, LabelStudioTask
+from backend.services import Services
+from backend.tabs import put_tab, remove_tab
+from carcond.errors import LabelStudioError
+from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.suspects import Suspect, TaskSuspicion, rank_suspects, suspect_labels
+
+TAB = "Look again"
+"""Title of the tab."""
+
+
+@dataclass(frozen=True)
+class DoubtfulPhoto:
+    """A photo to look at again.
+
+    Attributes:
+        task_id: its id in Label Studio.
+        doubts: its suspected labels, most suspicious first.
+    """
+
+    task_id: int
+    doubts: Sequence[Suspect]
+
+    @property
+    def suspicion(self) -> float:
+        """That of its most suspicious label, 0..1."""
+        return self.doubts[0].suspicion
+
+
+@dataclass(frozen=True)
+class Review:
+    """What is to be thought of a project's labels.
+
+    Attributes:
+        labelled: the labels.
+        suspicions: task key -> what is thought of them.
+        photos: those with a suspected label, most suspicious first.
+    """
+
+    labelled: LabelledSet
+    suspicions: dict[str, TaskSuspicion]
+    photos: Sequence[DoubtfulPhoto]
+
+
+def review_labels(services: Services, project_id: int) -> Review:
+    """Judge the labels of a project, as far as the store knows them, the hold-out's too: it changes no training."""
+    version = services.registry(project_id).current()
+    encoder_id = version.heads.encoder_id if version else services.encoder_id()
+    labels = merge_annotations(services.store.annotations(project_id))
+    labelled = labelled_set(
+        services.store.photos(project_id), labels, *services.store.embeddings(project_id, encoder_id)
+    )
+    suspicions = suspect_labels(labelled.embeddings, labelled.classes, labelled.groups)
+    doubts: dict[int, list[Suspect]] = {}
+    usable = labelled.usable
+    for suspect in rank_suspects(suspicions.values(), labelled.classes):
+        doubts.setdefault(usable[suspect.position].task_id, []).append(suspect)
+    return Review(labelled, suspicions, [DoubtfulPhoto(task_id, found) for task_id, found in doubts.items()])
+
+
+def write_review(api: LabelStudioApi, project_id: int, photos: Sequence[DoubtfulPhoto]) -> int | None:
+    """Mark these photos and show them in the tab; photos marked before are marked no longer.
+
+    Args:
+        api: the way to Label Studio.
+        project_id: whose photos.
+        photos: most suspicious first.
+
+    Returns:
+        The tab's id; None when there is nothing to look at, and no tab.
+
+    Raises:
+        LabelStudioError: Label Studio refused or is not there; running it again makes up for it.
+    """
+    tasks = {task.id: task for task in api.tasks(project_id)}
+    # Deleted photos, and those whose label was taken back, are no longer to be looked at.
+    answers = {task.id: [a.id for a in task.annotations if not a.cancelled] for task in tasks.values()}
+    shown = [photo for photo in photos if answers.get(photo.task_id)]
+    _unmark(api, list(tasks.values()), keep={photo.task_id for photo in shown})
+    if not shown:
+        remove_tab(api, project_id, TAB)
+        return None
+    before = max(task.updated_at for task in tasks.values())
+    for photo in reversed(shown):
+        _mark(api, tasks[photo.task_id], photo.suspicion)
+    written = {photo.task_id for photo in shown}
+    changed = [task.updated_at for task in api.tasks(project_id, changed_since=before) if task.id in written]
+    # One annotation names a task; with all of them the tab would show it once for each.
+    return put_tab(api, project_id, TAB, [answers[photo.task_id][-1] for photo in shown], max(changed, default=before))
+
+
+def clear_review(api: LabelStudioApi, project_id: int) -> None:
+    """Take all marks and the tab back."""
+    _unmark(api, list(api.tasks(project_id)), keep=set())
+    remove_tab(api, project_id, TAB)
+
+
+def _mark(api: LabelStudioApi, task: LabelStudioTask, suspicion: float) -> None:
+    """Write the suspicion; a task without a prediction is only made to look changed."""
+    if task.predictions:
+        _patch(api, f"/api/predictions/{task.predictions[0].id}/", {"mislabeling": round(suspicion, 4)})
+    else:
+        _patch(api, f"/api/tasks/{task.id}/", {})
+
+
+def _unmark(api: LabelStudioApi, tasks: Sequence[LabelStudioTask], keep: set[int]) -> None:
+    for task in tasks:
+        for prediction in task.predictions:
+            if prediction.mislabeling and task.id not in keep:
+                _patch(api, f"/api/predictions/{prediction.id}/", {"mislabeling": 0.0})
+
+
+def _patch(api: LabelStudioApi, path: str, change: dict[str, float]) -> None:
+    try:
+        api.request("PATCH", path, json=change)
+    except LabelStudioError as error:
+        if error.status != httpx.codes.NOT_FOUND:  # somebody deleted it a moment ago
+            raise

@@ -1,0 +1,191 @@
+import pytest
+
+from backend.review import TAB, DoubtfulPhoto, clear_review, review_labels, write_review
+from carcond.errors import LabelStudioError
+from carcond.split import HOLDOUT
+from carcond.suspects import Suspect
+from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
+from tests.backend.garage import Garage
+
+Trained = tuple[Garage, list[int]]
+
+
+@pytest.fixture
+def trained(garage: Garage) -> Trained:
+    """Forty photos, twelve of them labelled from the queue, so that they have predictions too."""
+    ids = garage.add_photos(40)
+    garage.settle()
+    garage.label(*ids[:12])
+    assert garage.settle().version == "carcond-0001"
+    return garage, ids
+
+
+def photo(task_id: int, suspicion: float) -> DoubtfulPhoto:
+    return DoubtfulPhoto(task_id, [Suspect(0, "damage", "intact", "damaged", suspicion)])
+
+
+def doubts(*task_ids: int) -> list[DoubtfulPhoto]:
+    """These photos, the first the most suspicious."""
+    return [photo(task_id, 0.9 - i / 100) for i, task_id in enumerate(task_ids)]
+
+
+def marks(studio: FakeLabelStudio) -> dict[int, float]:
+    return {
+        task.id: prediction.mislabeling
+        for task in studio.tasks(PROJECT)
+        for prediction in task.predictions
+        if prediction.mislabeling
+    }
+
+
+def test_the_tab_shows_doubtful_photos_most_suspicious_first(trained: Trained) -> None:
+    garage, ids = trained
+    tab = write_review(garage.studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    assert garage.studio.listed(TAB) == [ids[5], ids[0], ids[9]]
+    assert marks(garage.studio) == {ids[5]: 0.9, ids[0]: 0.89, ids[9]: 0.88}
+    assert tab in garage.studio.tabs
+
+
+def test_a_second_review_replaces_the_first(trained: Trained) -> None:
+    garage, ids = trained
+    first = write_review(garage.studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    garage.studio.tabs[first or 0]["columnsWidth"] = {"tasks:id": 50}
+    second = write_review(garage.studio, PROJECT, doubts(ids[2], ids[5]))
+    assert garage.studio.listed(TAB) == [ids[2], ids[5]]
+    assert marks(garage.studio) == {ids[2]: 0.9, ids[5]: 0.89}
+    assert second == first
+    assert garage.studio.tabs[first or 0]["columnsWidth"] == {"tasks:id": 50}
+
+
+def test_a_photo_labelled_anew_leaves_the_tab_at_once(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    write_review(studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == ids[0]).annotations
+    studio.wait(5)
+    studio.change_annotation(ids[0], annotation.id, damage="damaged")
+    assert studio.listed(TAB) == [ids[5], ids[9]]
+
+
+def test_a_photo_that_two_people_labelled_is_shown_once(trained: Trained) -> None:
+    garage, ids = trained
+    garage.label(ids[3], annotator=2)
+    write_review(garage.studio, PROJECT, doubts(ids[3], ids[4]))
+    assert garage.studio.listed(TAB) == [ids[3], ids[4]]
+
+
+def test_a_photo_without_a_prediction_is_shown_and_gets_none(trained: Trained) -> None:
+    garage, ids = trained
+    garage.studio.delete_prediction(garage.studio.prediction(ids[4]).id)
+    write_review(garage.studio, PROJECT, doubts(ids[5], ids[4], ids[3]))
+    assert garage.studio.listed(TAB) == [ids[5], ids[4], ids[3]]
+    assert garage.studio.predictions_of(ids[4]) == []
+
+
+def test_photos_deleted_or_without_their_label_are_left_out(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == ids[2]).annotations
+    studio.delete_annotation(ids[2], annotation.id)
+    studio.delete_task(ids[3])
+    studio.annotate(ids[30], cancelled=True)
+    write_review(studio, PROJECT, doubts(ids[2], ids[3], ids[30], ids[4]))
+    assert studio.listed(TAB) == [ids[4]]
+
+
+def test_without_a_doubtful_photo_there_is_no_tab(trained: Trained) -> None:
+    garage, ids = trained
+    write_review(garage.studio, PROJECT, doubts(ids[5]))
+    assert write_review(garage.studio, PROJECT, []) is None
+    assert TAB not in [data["title"] for data in garage.studio.tabs.values()]
+    assert marks(garage.studio) == {}
+
+
+def test_clearing_takes_back_all_that_was_written(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    before = [(task.id, task.annotations, task.predictions, task.data) for task in studio.tasks(PROJECT)]
+    write_review(studio, PROJECT, doubts(ids[5], ids[0]))
+    clear_review(studio, PROJECT)
+    assert [(task.id, task.annotations, task.predictions, task.data) for task in studio.tasks(PROJECT)] == before
+    assert [data["title"] for data in studio.tabs.values()] == ["Default"]
+
+
+def test_other_tabs_stay_and_the_project_never_loses_its_own(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    studio.request("POST", "/api/dm/views/", json={"project": PROJECT, "data": {"title": "mine"}})
+    write_review(studio, PROJECT, doubts(ids[5]))
+    assert [data["title"] for data in studio.tabs.values()] == ["mine", TAB]
+    clear_review(studio, PROJECT)
+    assert [data["title"] for data in studio.tabs.values()] == ["mine"]
+
+
+def test_a_review_neither_moves_the_queue_nor_makes_a_version(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    served = studio.served()
+    queue = {p.id: (p.model_version, p.score, p.slot) for t in studio.tasks(PROJECT) for p in t.predictions}
+    write_review(studio, PROJECT, doubts(*ids[:12]))
+    assert studio.served() == served
+    studio.writes.clear()
+    report = garage.settle()
+    assert (report.version, report.refitted, report.stale) == ("carcond-0001", False, 0)
+    assert studio.writes == []
+    assert {p.id: (p.model_version, p.score, p.slot) for t in studio.tasks(PROJECT) for p in t.predictions} == queue
+
+
+def test_a_review_that_was_cut_off_is_made_whole_by_the_next(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    write_review(studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    studio.writes_until_failure = 2
+    with pytest.raises(LabelStudioError):
+        write_review(studio, PROJECT, doubts(ids[1], ids[2], ids[3]))
+    studio.writes_until_failure = None
+    write_review(studio, PROJECT, doubts(ids[1], ids[2], ids[3]))
+    assert studio.listed(TAB) == [ids[1], ids[2], ids[3]]
+    assert set(marks(studio)) == {ids[1], ids[2], ids[3]}
+
+
+@pytest.fixture
+def mistaken(garage: Garage) -> tuple[Garage, int]:
+    """Sixty labelled photos, one of them with the wrong cleanliness."""
+    ids = garage.add_photos(60)
+    wrong = ids[30]
+    garage.label(*(i for i in ids if i != wrong))
+    garage.studio.annotate(wrong, cleanliness="very_dirty", damage=garage.truth[wrong]["damage"])
+    assert garage.truth[wrong]["cleanliness"] == "clean"
+    garage.turn()
+    return garage, wrong
+
+
+def test_a_wrong_label_is_found_and_told(mistaken: tuple[Garage, int]) -> None:
+    garage, wrong = mistaken
+    photos = review_labels(garage.services, PROJECT).photos
+    assert photos[0].task_id == wrong
+    doubt = photos[0].doubts[0]
+    assert (doubt.task, doubt.given, doubt.likely) == ("cleanliness", "very_dirty", "clean")
+    assert 0.5 < photos[0].suspicion <= 1
+
+
+def test_a_label_put_right_is_doubted_no_longer(mistaken: tuple[Garage, int]) -> None:
+    garage, wrong = mistaken
+    studio = garage.studio
+    (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == wrong).annotations
+    studio.change_annotation(wrong, annotation.id, **garage.truth[wrong])
+    garage.turn()
+    assert wrong not in [photo.task_id for photo in review_labels(garage.services, PROJECT).photos]
+
+
+def test_labels_of_the_hold_out_are_judged_too(mistaken: tuple[Garage, int]) -> None:
+    garage, wrong = mistaken
+    garage.services.store.update_photos(PROJECT, [{"task_id": wrong, "side": HOLDOUT}])
+    assert review_labels(garage.services, PROJECT).photos[0].task_id == wrong
+
+
+def test_too_few_labels_are_named_and_nothing_is_doubted(trained: Trained) -> None:
+    garage, _ = trained
+    found = review_labels(garage.services, PROJECT)
+    assert found.suspicions["cleanliness"].too_few == ("clean", "slightly_dirty", "very_dirty")
+    assert not found.suspicions["cleanliness"].judged.any()
