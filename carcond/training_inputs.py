@@ -1,0 +1,157 @@
+"""What the trained part of a network is fed with: pixels of photos, or kept activations of frozen stages."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from carcond.augmentation import TrainingTransform
+from carcond.heads import IntArray
+from carcond.images import InputSpec, decode_photo, to_pixels
+from carcond.network_stages import map_shape
+from carcond.training_settings import Augmentation
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, of how much."""
+
+_STAGE_BATCH = 8
+
+
+class Inputs(Protocol):
+    """Inputs of the trained part of a network, for N photos."""
+
+    def plain(self, position: int) -> Tensor:
+        """A photo as the encoder will see it."""
+
+    def varied(self, position: int, epoch: int) -> Tensor:
+        """A photo as it is trained on in an epoch; the same arguments give the same bits."""
+
+
+class PhotoInputs:
+    """Pixels (3, size, size), read from photo files each time."""
+
+    def __init__(
+        self, files: Sequence[Path], spec: InputSpec, augmentation: Augmentation, max_pixels: int, seed: int
+    ) -> None:
+        self._files = files
+        self._spec = spec
+        self._transform = TrainingTransform(spec, augmentation)
+        self._max_pixels = max_pixels
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def size(self) -> int:
+        """Side of the square."""
+        return self._spec.size
+
+    def plain(self, position: int) -> Tensor:
+        """Pixels of a photo as it is."""
+        return torch.from_numpy(to_pixels(self._image(position), self._spec))
+
+    def varied(self, position: int, epoch: int) -> Tensor:
+        """Pixels of a photo, varied."""
+        drawn = np.random.SeedSequence([self._seed, epoch, position]).generate_state(1)[0]
+        return self._transform(self._image(position), int(drawn))
+
+    def _image(self, position: int) -> Image.Image:
+        data = self._files[position].read_bytes()
+        return decode_photo(data, target=self._spec.size, max_pixels=self._max_pixels)
+
+
+class KeptActivations:
+    """What frozen stages see of each photo, kept in a file; of each photo there is a plain view and some varied."""
+
+    def __init__(self, kept: NDArray[np.float32]) -> None:
+        self._kept = kept  # (1 + views, N, channels, h, w)
+
+    @classmethod
+    def make(cls, path: Path, stages: nn.Module, photos: PhotoInputs, views: int, progress: Progress) -> Self:
+        """Read what was kept, or pass all photos through the stages.
+
+        Args:
+            path: of the file; it is there only when it is complete.
+            stages: from `carcond.network_stages.split_backbone`.
+            photos: what they see.
+            views: how many varied views of each photo are kept.
+            progress: told how many views have passed.
+        """
+        if not path.exists():
+            unfinished = path.with_name(f".{path.name}")
+            shape = (1 + views, len(photos), *map_shape(stages, photos.size))
+            kept = open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
+            for view in range(1 + views):
+                for start in range(0, len(photos), _STAGE_BATCH):
+                    batch = range(start, min(start + _STAGE_BATCH, len(photos)))
+                    pixels = [photos.varied(i, view) if view else photos.plain(i) for i in batch]
+                    with torch.inference_mode():
+                        kept[view, start : batch.stop] = stages(torch.stack(pixels)).numpy()
+                    progress(view * len(photos) + batch.stop, (1 + views) * len(photos))
+            kept.flush()
+            unfinished.rename(path)
+        return cls(np.load(path, mmap_mode="r"))
+
+    def plain(self, position: int) -> Tensor:
+        """Activations of a photo as it is."""
+        return torch.tensor(self._kept[0, position])
+
+    def varied(self, position: int, epoch: int) -> Tensor:
+        """Activations of one of the varied views: another one each epoch, until all were seen."""
+        return torch.tensor(self._kept[1 + epoch % (len(self._kept) - 1), position])
+
+
+class _View(Dataset[tuple[Tensor, int]]):
+    def __init__(self, inputs: Inputs, epoch: int | None) -> None:
+        self._inputs = inputs
+        self._epoch = epoch
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        if self._epoch is None:
+            return self._inputs.plain(position), position
+        return self._inputs.varied(position, self._epoch), position
+
+
+def batches(
+    inputs: Inputs, order: Sequence[IntArray], epoch: int | None, loader_processes: int = 0
+) -> Iterator[tuple[Tensor, IntArray]]:
+    """Inputs (B, ...) and positions (B,) of each batch.
+
+    Args:
+        inputs: of all photos.
+        order: positions of each batch.
+        epoch: see `Inputs.varied`; None for plain inputs.
+        loader_processes: that prepare batches ahead.
+    """
+    sampler = [[int(position) for position in batch] for batch in order]
+    # Spawned, not forked: threads of this process, such as torch's, would be missing in the child.
+    context = "spawn" if loader_processes else None
+    loader = DataLoader(
+        _View(inputs, epoch), batch_sampler=sampler, num_workers=loader_processes, multiprocessing_context=context
+    )
+    for tensors, positions in loader:
+        yield tensors, positions.numpy()
+
+
+def epoch_order(positions: IntArray, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
+    """Positions of each batch of an epoch, in the order of a draw that depends on seed and epoch only.
+
+    The last batch is filled from the first, so that all have `batch_size`.
+
+    Args:
+        positions: of the photos to train on.
+        batch_size: photos a batch.
+        seed: of the training.
+        epoch: 1 for the first.
+    """
+    drawn = np.random.default_rng([seed, epoch]).permutation(positions)
+    count = -(-len(drawn) // batch_size)
+    return list(np.resize(drawn, (count, batch_size)))
