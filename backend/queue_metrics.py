@@ -25,7 +25,7 @@ def queue_metrics(queue: JobQueue) -> Iterator[Metric]:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     yield from _jobs(queue)
-    alive = sum(_is_alive(worker) for worker in Worker.all(connection=queue.redis))
+    alive = sum(is_alive(worker) for worker in Worker.all(connection=queue.redis))
     yield GaugeMetricFamily("carcond_workers", "Workers alive.", value=alive)
     yield from _turns(queue)
 
@@ -52,7 +52,8 @@ def _waited(queue: Queue) -> float:
     return max(0.0, _age(since[0])) if since else 0.0
 
 
-def _is_alive(worker: BaseWorker) -> bool:
+def is_alive(worker: BaseWorker) -> bool:
+    """Whether a worker has reported lately."""
     return worker.last_heartbeat is not None and _age(worker.last_heartbeat) < _SILENCE_S
 
 
