@@ -96,7 +96,7 @@ def forecast(history: LabelHistory, next_labels: int = NEXT_LABELS) -> Forecast:
     counts = np.unique(np.geomspace(max(_FIRST, last // 6), last, _GRID).astype(int))
     photos = np.arange(len(history.indices))
     measured = measure(history, photos, cross_predict(history, train, photos, counts.tolist()))
-    levels = _levels(history, held, predict(history, train, held))
+    levels = _levels(history, held, predict(history, [train], held)[0])
     ahead = np.array([1 + next_labels / len(train)])
     gains = {}
     for metric in METRICS:

@@ -5,16 +5,17 @@ doi:10.1186/1472-6947-12-8). Not all curves are (arXiv 2103.10948), and a law th
 itself (arXiv 2207.01725), so all laws count that fit about as well, each by its likelihood.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
+from carcond.examples import LabelledSet
 from carcond.folds import grouped_folds
-from carcond.heads import FloatArray, IntArray, fit_linear
-from carcond.taxonomy import Task
+from carcond.heads import UNKNOWN, FloatArray, IntArray, fit_linear
+from carcond.taxonomy import TASK_BY_KEY, Task
 
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -55,6 +56,50 @@ class LabelHistory:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """How a photo came by its label.
+
+    Attributes:
+        rank: labels with a lower one were made before.
+        drawn: whether it was drawn at random from the pool, for the hold-out.
+        imported: whether it came labelled, unasked.
+    """
+
+    rank: int
+    drawn: bool
+    imported: bool
+
+
+def label_histories(labelled: LabelledSet, origins: Mapping[int, Origin]) -> dict[str, LabelHistory]:
+    """Task key -> history, for tasks with labels. Imported labels have no order of their own: chance gives them one.
+
+    Args:
+        labelled: the labelled set.
+        origins: task id -> origin, of each usable example.
+    """
+    of = [origins[example.task_id] for example in labelled.usable]
+    ranks = np.array([origin.rank for origin in of], dtype=np.int64)
+    drawn = np.array([origin.drawn for origin in of], dtype=bool)
+    imported = np.array([origin.imported for origin in of], dtype=bool)
+    ranks[imported] = np.random.default_rng(0).permutation(ranks[imported])
+    order = np.argsort(ranks, kind="stable")
+    histories = {}
+    for key, indices in labelled.classes.items():
+        rows = order[indices[order] != UNKNOWN]
+        if len(rows):
+            histories[key] = LabelHistory(
+                TASK_BY_KEY[key],
+                labelled.embeddings[rows],
+                indices[rows],
+                labelled.groups[rows],
+                labelled.holdout[rows],
+                drawn[rows],
+                imported[rows],
+            )
+    return histories
+
+
+@dataclass(frozen=True)
 class Measured:
     """Errors after several counts of labels, on the same photos.
 
@@ -84,7 +129,7 @@ class Laws:
     weights: DoubleArray
 
     def at(self, relative: DoubleArray) -> DoubleArray:
-        """Errors ``(G, R)`` after `relative` times the reference count of labels ``(R,)``, as shares of the error there."""
+        """Errors ``(G, R)`` after `relative` ``(R,)`` times the reference count, as shares of the error there."""
         return law(self.reducible, self.exponents, relative)
 
 
@@ -94,13 +139,24 @@ def law(reducible: DoubleArray, exponents: DoubleArray, relative: DoubleArray) -
     return np.asarray(1 - reducible[:, np.newaxis] + reducible[:, np.newaxis] * powers)
 
 
-def predict(history: LabelHistory, train: IntArray, photos: IntArray) -> IntArray:
-    """Classes ``(P,)`` that a head fitted on the rows `train` gives the rows `photos`."""
-    indices = history.indices[train]
-    if len(np.unique(indices)) < 2:
-        return np.full(len(photos), indices[0])
-    weight, bias = fit_linear(history.embeddings[train], indices, len(history.task.classes))
-    return np.asarray((history.embeddings[photos] @ weight.T + bias).argmax(axis=1), dtype=np.int64)
+def predict(history: LabelHistory, trains: Sequence[IntArray], photos: IntArray) -> IntArray:
+    """Classes ``(R, P)`` that heads, each fitted on some rows, give the rows `photos` ``(P,)``."""
+    # Imported here: only fitting needs them. Threads that wait for each other would take many times as long, and the
+    # limit holds for what is loaded when it is set.
+    import sklearn.linear_model  # noqa: F401, PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    embeddings = history.embeddings[photos]
+    predicted = []
+    with threadpool_limits(limits=1):
+        for train in trains:
+            indices = history.indices[train]
+            if len(np.unique(indices)) < 2:
+                predicted.append(np.full(len(photos), indices[0]))
+                continue
+            weight, bias = fit_linear(history.embeddings[train], indices, len(history.task.classes))
+            predicted.append((embeddings @ weight.T + bias).argmax(axis=1))
+    return np.array(predicted)
 
 
 def cross_predict(history: LabelHistory, train: IntArray, photos: IntArray, counts: Sequence[int]) -> IntArray:
@@ -119,9 +175,9 @@ def cross_predict(history: LabelHistory, train: IntArray, photos: IntArray, coun
     predicted = np.empty((len(counts), len(photos)), dtype=np.int64)
     for k in range(fold.max() + 1):
         judged = np.flatnonzero(fold[photos] == k)
-        rest = train[fold[train] != k]
-        for row, count in enumerate(counts if len(judged) else ()):
-            predicted[row, judged] = predict(history, rest[:count], photos[judged])
+        if len(judged):
+            rest = train[fold[train] != k]
+            predicted[:, judged] = predict(history, [rest[:count] for count in counts], photos[judged])
     return predicted
 
 
@@ -161,22 +217,24 @@ def fit_laws(relative: DoubleArray, errors: DoubleArray, covariance: DoubleArray
         errors: measured after so many labels ``(R,)``.
         covariance: of the measurement ``(R, R)``.
     """
-    grid = np.array(list(product(_REDUCIBLE, _EXPONENTS)))
-    shapes = law(grid[:, 0], grid[:, 1], relative)
-    found = [np.column_stack([_log_likelihood(shapes, *each)]) for each in _noises(errors, covariance)]
-    logs = np.concatenate(found)[:, 0]
+    reducible, exponents = prior_grid()
+    shapes = law(reducible, exponents, relative)
+    noises = [covariance + np.diag((luck * np.maximum(errors, 0.005)) ** 2) for luck in _LUCK]
+    logs = np.concatenate([log_likelihood(shapes, errors, noise) for noise in noises])
     weights = np.exp(logs - logs.max())
-    reducible, exponents = np.tile(grid, (len(_LUCK), 1)).T
-    return Laws(reducible, exponents, np.repeat(_LUCK, len(grid)), weights / weights.sum())
+    times = len(_LUCK)
+    luck = np.repeat(_LUCK, len(shapes))
+    return Laws(np.tile(reducible, times), np.tile(exponents, times), luck, weights / weights.sum())
 
 
-def _noises(errors: DoubleArray, covariance: DoubleArray) -> Iterator[tuple[DoubleArray, DoubleArray]]:
-    for luck in _LUCK:
-        yield errors, covariance + np.diag((luck * np.maximum(errors, 0.005)) ** 2)
+def prior_grid() -> tuple[DoubleArray, DoubleArray]:
+    """The laws that are looked at: `reducible` and `exponents`, each ``(G,)``."""
+    grid = np.array(list(product(_REDUCIBLE, _EXPONENTS)))
+    return grid[:, 0], grid[:, 1]
 
 
-def _log_likelihood(shapes: DoubleArray, errors: DoubleArray, covariance: DoubleArray) -> DoubleArray:
-    """Of each shape ``(G, R)``, whatever its scale: that is integrated over."""
+def log_likelihood(shapes: DoubleArray, errors: DoubleArray, covariance: DoubleArray) -> DoubleArray:
+    """Log-likelihoods ``(G,)`` of curves ``(G, R)`` of any scale (it is integrated over), given errors ``(R,)``."""
     precision = np.linalg.inv(covariance)
     along = shapes @ precision @ errors
     norm = np.einsum("gr,rs,gs->g", shapes, precision, shapes)
