@@ -81,6 +81,10 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target
     HOME=/root pip install --requirement /lists/training.txt \
         ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"}
 USER 10001:10001
+# A new volume takes over what lies in the folder that it is mounted on: /models.
+ARG BACKBONE=efficientnet_b4
+COPY docker/prefetch_weights.py /lists/
+RUN python3 /lists/prefetch_weights.py "${BACKBONE}"
 
 FROM training-packages AS training
 COPY --from=code /opt/code /opt/code
