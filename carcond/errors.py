@@ -11,7 +11,9 @@ CarcondError
 ├── StrategyError          a strategy with a name that means nothing
 ├── StoreError             the database cannot be opened or written
 │   └── NewerStoreError           a newer carcond has used it
+├── BackupError            a backup cannot be written, read or restored
 ├── RegistryError          a model version is missing or broken
+├── ModelMirrorError       models cannot be exchanged with the object store
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
 ├── PhotoFetchError        a photo could not be downloaded, or may not be
@@ -63,8 +65,16 @@ class NewerStoreError(StoreError):
     """The database's tables are of a later revision than this program knows."""
 
 
+class BackupError(CarcondError):
+    """A backup cannot be written, or is none that can be restored here."""
+
+
 class RegistryError(CarcondError):
     """A model version is missing, broken, or cannot be written."""
+
+
+class ModelMirrorError(CarcondError):
+    """Encoders and versions cannot be exchanged with the object store."""
 
 
 class LabelConfigError(CarcondError):

@@ -1,0 +1,204 @@
+"""Encoders and versions in an object store, for stacks whose processes share no disk.
+
+Each process works on its own `models_dir`, which this keeps like the store: what one writes, the others fetch. The
+store has the same layout, and beside each directory, which never changes, a manifest `<directory>.json` that is
+written last: a directory without one is not complete and is not there. `current` is written after all else.
+
+The store is any address that fsspec knows, like `s3://bucket/carcond`. Only one worker at a time takes a turn of a
+project, so two never write the same version.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+from urllib.parse import urlsplit
+
+from carcond.errors import ModelMirrorError
+from carcond.files import new_directory, replace_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """A folder of directories that never change, and what says which of them is in use. Paths are below `models_dir`.
+
+    Attributes:
+        directories: path of the folder.
+        card: the file of each directory by which two of one name are told apart.
+        current: path of the file that names the one in use.
+        record: path of the file that keeps how that came to be, a line each time; empty for none.
+    """
+
+    directories: str
+    card: str
+    current: str
+    record: str = ""
+
+
+_ENCODERS = _Shelf("encoders", "encoder.json", "encoders/current")
+
+
+def _versions(project_id: int) -> _Shelf:
+    root = f"projects/{project_id}"
+    return _Shelf(f"{root}/versions", "card.json", f"{root}/current", f"{root}/promotions.jsonl")
+
+
+class ModelMirror:
+    """Keeps `models_dir` and an object store alike. Threads must not share it."""
+
+    def __init__(self, models_dir: Path, url: str) -> None:
+        """Open the store.
+
+        Raises:
+            ModelMirrorError: fsspec does not know such addresses, lacks the package for them, or finds nobody there.
+        """
+        import fsspec  # noqa: PLC0415 - most stacks have no object store
+
+        parts = urlsplit(url)
+        self.place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """The store's address, without what may be secret in it."""
+        # Only folders on a disk have to be made.
+        options = {"auto_mkdir": True} if parts.scheme == "file" else {}
+        with self._exchange():
+            self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
+        self._root = root.rstrip("/")
+        self._local = models_dir
+        # What is known to be the same on both sides; directories never change.
+        self._alike: set[str] = set()
+        # Path of a `current` -> its text when both sides were alike. Only what was changed here is handed over: else
+        # a turn that changes nothing would take back a rollback made elsewhere meanwhile.
+        self._agreed: dict[str, str | None] = {}
+
+    def pull_encoders(self) -> None:
+        """Fetch the encoders of the store, and which of them is in use."""
+        with self._exchange():
+            self._pull(_ENCODERS)
+
+    def push_encoders(self) -> None:
+        """Hand over the encoders made here, and which of them is in use."""
+        with self._exchange():
+            self._push(_ENCODERS)
+
+    def pull_versions(self, project_id: int) -> None:
+        """Fetch all versions of a project, refused ones too: before a turn, and before somebody promotes."""
+        with self._exchange():
+            self._pull(_versions(project_id))
+
+    def push_versions(self, project_id: int) -> None:
+        """Hand over the versions made here, and which of them serves."""
+        with self._exchange():
+            self._push(_versions(project_id))
+
+    def pull_serving(self, project_id: int) -> bool:
+        """Fetch the serving version of a project if it is another one than here.
+
+        Returns:
+            Whether it was another one.
+        """
+        shelf = _versions(project_id)
+        with self._exchange():
+            serving = self._read(shelf.current)
+            if serving is None or serving == self._read_local(shelf.current):
+                return False
+            self._fetch(shelf, [serving.strip()])
+            self._fetch_pointers(shelf)
+        return True
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # every file system has exceptions of its own
+            raise ModelMirrorError(
+                f"models cannot be exchanged with {self.place} (CARCOND_MODELS_URL): {type(error).__name__}: {error}"
+            ) from error
+
+    def _pull(self, shelf: _Shelf) -> None:
+        self._fetch(shelf, self._stored(shelf))
+        self._fetch_pointers(shelf)
+
+    def _push(self, shelf: _Shelf) -> None:
+        folder = self._local / shelf.directories
+        here = {path.name for path in folder.glob("[!.]*") if path.is_dir()}
+        for name in sorted(here - set(self._stored(shelf))):
+            directory = f"{shelf.directories}/{name}"
+            files = sorted((folder / name).iterdir())
+            for path in files:
+                self._files.pipe_file(f"{self._root}/{directory}/{path.name}", path.read_bytes())
+            manifest = {"card": _digest(folder / name / shelf.card), "files": [path.name for path in files]}
+            self._files.pipe_file(f"{self._root}/{directory}.json", json.dumps(manifest).encode())
+            self._alike.add(directory)
+        if shelf.record:
+            self._write(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
+        current = self._read_local(shelf.current)
+        if current != self._agreed.get(shelf.current):
+            self._write(shelf.current, current)
+            self._agreed[shelf.current] = current
+
+    def _stored(self, shelf: _Shelf) -> list[str]:
+        """Names of the complete directories in the store."""
+        try:
+            paths = self._files.ls(f"{self._root}/{shelf.directories}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(Path(path).stem for path in paths if path.endswith(".json"))
+
+    def _fetch(self, shelf: _Shelf, names: Iterable[str]) -> None:
+        for name in names:
+            directory = f"{shelf.directories}/{name}"
+            if directory in self._alike:
+                continue
+            manifest: dict[str, Any] = json.loads(self._files.cat_file(f"{self._root}/{directory}.json"))
+            target = self._local / directory
+            if target.exists() and _digest(target / shelf.card) != manifest["card"]:
+                # A worker died here before it could hand the version over, and another host made the number anew.
+                logger.warning("%s differs from %s: taking that of the store", target, self.place)
+                rmtree(target)
+            if not target.exists():
+                with new_directory(target) as draft:
+                    for file in manifest["files"]:
+                        (draft / Path(file).name).write_bytes(self._files.cat_file(f"{self._root}/{directory}/{file}"))
+            self._alike.add(directory)
+
+    def _fetch_pointers(self, shelf: _Shelf) -> None:
+        if shelf.record:
+            self._write_local(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
+        current = self._read(shelf.current)
+        self._write_local(shelf.current, current)
+        self._agreed[shelf.current] = current
+
+    def _read(self, path: str) -> str | None:
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{path}")).decode()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, path: str, text: str | None) -> None:
+        if text is not None and text != self._read(path):
+            self._files.pipe_file(f"{self._root}/{path}", text.encode())
+
+    def _read_local(self, path: str) -> str | None:
+        file = self._local / path
+        return file.read_text(encoding="utf-8") if file.exists() else None
+
+    def _write_local(self, path: str, text: str | None) -> None:
+        if text is not None and text != self._read_local(path):
+            (self._local / path).parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._local / path, text)
+
+
+def _merged(theirs: str | None, ours: str | None) -> str | None:
+    """The lines of both records, each once."""
+    lines = dict.fromkeys([*(theirs or "").splitlines(), *(ours or "").splitlines()])
+    return "".join(line + "\n" for line in lines if line) or None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

@@ -1,0 +1,188 @@
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import numpy as np
+import pytest
+
+from carcond.errors import ModelMirrorError
+from carcond.heads import Head, Heads
+from carcond.model_mirror import ModelMirror
+from carcond.registry import Registry
+from carcond.taxonomy import DAMAGE
+
+PROJECT = 7
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"file://{tmp_path}/store" if request.param == "file" else f"memory://{uuid4()}/models"
+
+
+class Host:
+    """A machine with a models folder of its own."""
+
+    def __init__(self, models_dir: Path, url: str) -> None:
+        self.models_dir = models_dir
+        self.url = url
+        self.restart()
+
+    def restart(self) -> None:
+        self.mirror = ModelMirror(self.models_dir, self.url)
+        self.registry = Registry(self.models_dir, PROJECT)
+
+    def write(self, bias: float = 0.0) -> int:
+        head = Head(DAMAGE, np.ones((2, 3), np.float32), np.array([bias, -bias], np.float32), 1.0, True)
+        return self.registry.write(Heads("encoder", {"damage": head}), {"bias": bias}, [{"task": 1}])
+
+    def make(self, bias: float = 0.0) -> int:
+        """Write, promote and hand over."""
+        number = self.write(bias)
+        self.registry.promote(number)
+        self.mirror.push_versions(PROJECT)
+        return number
+
+    def serving(self) -> int | None:
+        version = self.registry.current()
+        return version.number if version else None
+
+
+@pytest.fixture
+def ours(tmp_path: Path, url: str) -> Host:
+    return Host(tmp_path / "ours", url)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, url: str) -> Host:
+    return Host(tmp_path / "theirs", url)
+
+
+def test_what_one_host_promotes_serves_on_the_other(ours: Host, theirs: Host) -> None:
+    ours.make(bias=2.5)
+    assert theirs.mirror.pull_serving(PROJECT)
+    version = theirs.registry.current()
+    assert version is not None
+    assert version.heads.by_task["damage"].bias[0] == 2.5
+    assert theirs.registry.labels(version.number) == [{"task": 1}]
+
+
+def test_asking_again_fetches_nothing(ours: Host, theirs: Host) -> None:
+    ours.make()
+    theirs.mirror.pull_serving(PROJECT)
+    assert not theirs.mirror.pull_serving(PROJECT)
+
+
+def test_an_empty_store_has_nothing_to_fetch(ours: Host) -> None:
+    ours.mirror.pull_encoders()
+    ours.mirror.pull_versions(PROJECT)
+    assert not ours.mirror.pull_serving(PROJECT)
+    assert ours.serving() is None
+
+
+def test_a_host_without_versions_hands_over_nothing(ours: Host, theirs: Host) -> None:
+    ours.mirror.push_versions(PROJECT)
+    assert not theirs.mirror.pull_serving(PROJECT)
+
+
+def test_a_version_that_does_not_serve_travels_too_so_that_its_number_is_taken(ours: Host, theirs: Host) -> None:
+    ours.make()
+    ours.write()
+    ours.mirror.push_versions(PROJECT)
+    theirs.mirror.pull_versions(PROJECT)
+    assert theirs.registry.numbers() == [1, 2]
+    assert theirs.serving() == 1
+    assert theirs.make() == 3
+
+
+def test_a_version_whose_hand_over_was_cut_off_is_not_there(ours: Host, theirs: Host) -> None:
+    ours.make()
+    ours.make()
+    files, root = fsspec.url_to_fs(ours.url)
+    files.rm(f"{root}/projects/{PROJECT}/versions/0002.json")
+    theirs.mirror.pull_versions(PROJECT)
+    assert theirs.registry.numbers() == [1]
+    ours.restart()
+    ours.mirror.push_versions(PROJECT)
+    theirs.mirror.pull_versions(PROJECT)
+    assert theirs.registry.numbers() == [1, 2]
+
+
+def test_a_rollback_elsewhere_is_not_taken_back_by_a_turn_that_changes_nothing(ours: Host, theirs: Host) -> None:
+    ours.make()
+    ours.make()
+    theirs.mirror.pull_versions(PROJECT)
+    theirs.registry.promote(1, who="mechanic", why="blurred", action="rollback")
+    theirs.mirror.push_versions(PROJECT)
+    ours.mirror.push_versions(PROJECT)
+    ours.mirror.pull_versions(PROJECT)
+    assert ours.serving() == theirs.serving() == 1
+    assert [p.who for p in ours.registry.promotions()] == ["loop", "loop", "mechanic"]
+
+
+def test_promotions_recorded_on_two_hosts_at_once_are_all_kept(ours: Host, theirs: Host) -> None:
+    ours.make()
+    theirs.mirror.pull_versions(PROJECT)
+    for host, who in ((ours, "one"), (theirs, "other")):
+        host.registry.promote(host.write(bias=len(who)), who=who)
+    ours.mirror.push_versions(PROJECT)
+    theirs.mirror.push_versions(PROJECT)
+    ours.mirror.pull_versions(PROJECT)
+    assert {p.who for p in ours.registry.promotions()} == {"loop", "one", "other"}
+
+
+def test_of_two_versions_with_one_number_the_store_s_is_kept(ours: Host, theirs: Host) -> None:
+    ours.make()
+    theirs.mirror.pull_versions(PROJECT)
+    theirs.registry.promote(theirs.write(bias=1))  # and dies before it could hand it over
+    ours.make(bias=2)
+    theirs.restart()
+    theirs.mirror.pull_versions(PROJECT)
+    version = theirs.registry.current()
+    assert version is not None
+    assert version.card["bias"] == 2
+
+
+def test_encoders_travel_with_the_one_in_use(ours: Host, theirs: Host) -> None:
+    directory = ours.models_dir / "encoders" / "lite"
+    directory.mkdir(parents=True)
+    (directory / "encoder.json").write_text("{}")
+    (directory / "encoder.onnx").write_bytes(b"network")
+    (ours.models_dir / "encoders" / "current").write_text("lite\n")
+    ours.mirror.push_encoders()
+    theirs.mirror.pull_encoders()
+    assert (theirs.models_dir / "encoders" / "lite" / "encoder.onnx").read_bytes() == b"network"
+    assert (theirs.models_dir / "encoders" / "current").read_text() == "lite\n"
+
+
+def test_a_manifest_cannot_write_outside_its_directory(ours: Host, theirs: Host) -> None:
+    ours.make()
+    files, root = fsspec.url_to_fs(ours.url)
+    path = f"{root}/projects/{PROJECT}/versions/0001.json"
+    manifest = json.loads(files.cat_file(path)) | {"files": ["../../../../stolen"]}
+    files.pipe_file(path, json.dumps(manifest).encode())
+    with pytest.raises(ModelMirrorError, match="stolen"):
+        theirs.mirror.pull_versions(PROJECT)
+    assert theirs.registry.numbers() == []
+    assert not list(theirs.models_dir.parent.rglob("stolen"))
+
+
+def test_a_store_that_is_not_there_is_told_with_its_address_and_no_password(tmp_path: Path) -> None:
+    with pytest.raises(ModelMirrorError, match=r"ftp://127\.0\.0\.1:9/models") as caught:
+        ModelMirror(tmp_path, "ftp://mechanic:secret@127.0.0.1:9/models")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_store_that_refuses_is_told_with_its_address(ours: Host, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    ours.url = f"file://{tmp_path}/taken/models"
+    ours.restart()
+    with pytest.raises(ModelMirrorError, match="taken/models"):
+        ours.make()
+    assert ours.serving() == 1
+
+
+@pytest.mark.parametrize("url", ["nonsense://bucket/models", "gcs2://"])
+def test_an_address_of_no_known_kind_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ModelMirrorError, match="CARCOND_MODELS_URL"):
+        ModelMirror(tmp_path, url)
