@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import httpx
 import numpy as np
@@ -18,17 +17,16 @@ from backend.label_config import LabelBinding, bind_label_config
 from backend.labelstudio import PredictionDraft, ProjectInfo
 from backend.pool import Pool, RankedPool, rank_pool
 from backend.publishing import Publisher
+from backend.refit import Refitter
 from backend.services import Services
+from backend.snapshot import Snapshot
 from backend.sync import sync_project
-from carcond.errors import LabelStudioError, NotEnoughLabelsError, RegistryError
-from carcond.examples import labelled_set, merge_annotations
-from carcond.heads import FloatArray, IntArray, fit_heads
-from carcond.labels import MergedLabel
+from carcond.errors import EncoderError, LabelStudioError
 from carcond.registry import COLD_START_VERSION, Version
-from carcond.report_card import report_card
 from carcond.selection import EXPLORATION_SLOT
 from carcond.split import HOLDOUT, draw_holdout, settle_sides, split_imported
 from carcond.tables import Photo
+from carcond.taxonomy import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +49,7 @@ class TurnReport:
         photos_left: photos still to be embedded by the next turn.
         stale: predictions of unlabelled tasks still to be moved to the version by `refresh`.
         seconds: stage -> how long it took.
+        refused: the newest version and why the gate refused it; empty when it did not.
     """
 
     version: str
@@ -59,26 +58,7 @@ class TurnReport:
     photos_left: int
     stale: int
     seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """What the store knows of a project at one moment; embeddings are those of one encoder.
-
-    `photos` has the deleted ones too: a group keeps its side when its labelled photos are gone.
-    """
-
-    encoder_id: str
-    photos: Sequence[Photo]
-    labels: Mapping[int, MergedLabel]
-    skipped: set[int]
-    task_ids: IntArray
-    embeddings: FloatArray
-
-    @property
-    def unlabelled(self) -> set[int]:
-        """Task ids that have an embedding and want a label. Skipped ones go to the end of the line."""
-        return set(self.task_ids.tolist()) - self.labels.keys() - self.skipped
+    refused: str = ""
 
 
 class Loop:
@@ -109,8 +89,11 @@ class Loop:
         # A new encoder takes over once it has seen all photos: half of them would make a worse version.
         snapshot = self._snapshot(self._serving_encoder() if left else newest)
         self._settle(snapshot)
-        version, refitted = self._refit(snapshot)
+        asked = [task for task in TASKS if task.key in binding.choices]
+        refit = Refitter(self._services, self._project_id, self._progress).refit(snapshot, asked)
+        version = refit.serving
         if version and version.heads.encoder_id != snapshot.encoder_id:
+            left += self._embed_for(version)
             snapshot = self._snapshot(version.heads.encoder_id)
         watch.lap("refit")
         self._explore(snapshot)
@@ -126,7 +109,9 @@ class Loop:
         )
         watch.lap("publish")
         stale = len(self._not_current(ranked.rest))
-        return TurnReport(_name(version), refitted, len(snapshot.labels), left, stale, watch.seconds)
+        return TurnReport(
+            _name(version), refit.promoted, len(snapshot.labels), left, stale, watch.seconds, refit.refused
+        )
 
     def refresh(self, interrupted: Callable[[], bool]) -> int:
         """Move the predictions of all other unlabelled tasks to the serving version, bit by bit.
@@ -159,19 +144,23 @@ class Loop:
         sync_project(self._services.api, self._store, project, binding, self._services.settings)
         return project, binding
 
+    def _embed_for(self, version: Version) -> int:
+        """Show new photos to a serving version's own encoder, when a version of a newer one may not serve."""
+        try:
+            encoder_id = version.heads.encoder_id
+            return embed_new_photos(self._services, self._project_id, encoder_id, _EMBEDDING_SECONDS, self._progress)
+        except EncoderError as error:
+            logger.error("project %d: new photos cannot be seen by %s: %s", self._project_id, version.name, error)
+            return 0
+
     def _serving_encoder(self) -> str:
         version = self._registry.current()
         return version.heads.encoder_id if version else self._services.encoder_id()
 
-    def _snapshot(self, encoder_id: str) -> _Snapshot:
-        annotations = self._store.annotations(self._project_id)
-        labels = merge_annotations(annotations)
-        skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
-        task_ids, embeddings = self._store.embeddings(self._project_id, encoder_id)
-        photos = self._store.known_photos(self._project_id)
-        return _Snapshot(encoder_id, photos, labels, skipped, task_ids, embeddings)
+    def _snapshot(self, encoder_id: str) -> Snapshot:
+        return Snapshot.take(self._store, self._project_id, encoder_id)
 
-    def _settle(self, snapshot: _Snapshot) -> None:
+    def _settle(self, snapshot: Snapshot) -> None:
         """Give labelled photos their sides of the split, for ever."""
         predictions = self._store.predictions(self._project_id)
         asked = {row.task_id for row in predictions if row.model_version.startswith(_OUR_VERSIONS)}
@@ -184,38 +173,7 @@ class Loop:
         changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]
         self._store.update_photos(self._project_id, changes)
 
-    def _refit(self, snapshot: _Snapshot) -> tuple[Version | None, bool]:
-        """The serving version, and whether it was made just now."""
-        labelled = labelled_set(snapshot.photos, snapshot.labels, snapshot.task_ids, snapshot.embeddings)
-        current, encoder_id = self._registry.current(), snapshot.encoder_id
-        fingerprint = labelled.fingerprint(encoder_id)
-        if current and current.card.get("fingerprint") == fingerprint:
-            return current, False
-        self._progress("fitting heads", 0, 0)
-        began = time.monotonic()
-        try:
-            heads = fit_heads(encoder_id, *labelled.side(holdout=False), groups=labelled.groups[~labelled.holdout])
-        except NotEnoughLabelsError as error:
-            logger.info("project %d: no new version: %s", self._project_id, error)
-            return current, False
-        card = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "parent": _name(current),
-            "encoder_id": encoder_id,
-            "fingerprint": fingerprint,
-            "fit_seconds": round(time.monotonic() - began, 3),
-            **report_card(labelled, heads),
-        }
-        try:
-            number = self._registry.write(heads, card, [example.row() for example in labelled.examples])
-            self._registry.promote(number)
-        except RegistryError as error:
-            # A full disk must not stop the version that serves.
-            logger.error("project %d: %s", self._project_id, error)
-            return current, False
-        return Version(number, heads, card), True
-
-    def _explore(self, snapshot: _Snapshot) -> None:
+    def _explore(self, snapshot: Snapshot) -> None:
         """Keep the exploration slot filled."""
         unlabelled = snapshot.unlabelled
         wanted = max(1, min(_MAX_EXPLORATION, len(unlabelled) // (self._services.settings.slots + 1)))
@@ -223,7 +181,7 @@ class Loop:
         generator = np.random.default_rng((self._project_id, drawn_before))
         self._keep_sides(draw_holdout(snapshot.photos, unlabelled, wanted, generator))
 
-    def _rank(self, snapshot: _Snapshot, version: Version | None, binding: LabelBinding) -> RankedPool:
+    def _rank(self, snapshot: Snapshot, version: Version | None, binding: LabelBinding) -> RankedPool:
         photos = {photo.task_id: photo for photo in snapshot.photos}
         rows = [photos[task_id] for task_id in snapshot.task_ids.tolist()]
         unlabelled = snapshot.unlabelled
@@ -236,7 +194,7 @@ class Loop:
         )
         return rank_pool(pool, version.heads if version else None, _name(version), binding, self._services.settings)
 
-    def _unreadable(self, snapshot: _Snapshot, ranked: RankedPool) -> list[PredictionDraft]:
+    def _unreadable(self, snapshot: Snapshot, ranked: RankedPool) -> list[PredictionDraft]:
         """Empty predictions for photos that cannot be read, once there is a version to keep them out of the queue."""
         if not ranked.queue or ranked.queue[0].model_version == COLD_START_VERSION:
             return []

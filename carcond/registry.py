@@ -154,6 +154,18 @@ class Registry:
         except OSError as error:
             raise RegistryError(f"{self._record} cannot be read: {error}") from error
 
+    def has_served(self, number: int) -> bool:
+        """Whether a version is in the record.
+
+        Raises:
+            RegistryError: the record cannot be read.
+        """
+        return any(number in (promotion.before, promotion.version) for promotion in self.promotions())
+
+    def newest(self) -> Version | None:
+        """The version with the greatest number, whether it serves or not; None when there is none, or it is broken."""
+        return next(self._readable(self.numbers()[-1:]), None)
+
     def previous(self) -> Version:
         """The version that served before the serving one, by the record: what a rollback goes back to.
 

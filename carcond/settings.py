@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     # Waiting at most this long for further labels of the same burst before a turn begins
     debounce_s: float = Field(0.3, ge=0, le=60)
     reconcile_every_s: float = Field(60.0, ge=1, le=86_400)
+    # The gate: a version that is worse by more than the margin, and not by chance, does not serve. With fewer
+    # hold-out labels of a task, it is not tested.
+    gate_margin: float = Field(0.02, ge=0, le=0.5)
+    gate_min_photos: int = Field(20, ge=2, le=100_000)
     # How many predictions are written to Label Studio at a time
     publish_connections: int = Field(2, ge=1, le=16)
     job_timeout_s: int = Field(3600, ge=10)
