@@ -5,13 +5,18 @@ import sys
 
 import typer
 
+from backend.commands.backup import backup
 from backend.commands.encoder import encoder
+from backend.commands.quality import quality
+from backend.commands.restore import restore
+from backend.commands.review import review
 from backend.commands.simulate import simulate
 from backend.commands.status import status
+from backend.commands.train import train
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-for command in (encoder, status, simulate):
+for command in (encoder, status, simulate, quality, review, backup, restore, train):
     app.command()(command)
 
 

@@ -11,6 +11,7 @@ serves the queue, stay as they are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -19,7 +20,11 @@ from backend.services import Services
 from backend.tabs import put_tab, remove_tab
 from carcond.errors import LabelStudioError
 from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.images import Look
+from carcond.labels import MergedLabel
+from carcond.quality import RatedPhoto, quality_report, suspect_facts
 from carcond.suspects import Suspect, TaskSuspicion, rank_suspects, suspect_labels
+from carcond.tables import Photo
 
 TAB = "Look again"
 """Title of the tab."""
@@ -72,6 +77,61 @@ def review_labels(services: Services, project_id: int) -> Review:
     for suspect in rank_suspects(suspicions.values(), labelled.classes):
         doubts.setdefault(usable[suspect.position].task_id, []).append(suspect)
     return Review(labelled, suspicions, [DoubtfulPhoto(task_id, found) for task_id, found in doubts.items()])
+
+
+def review_facts(services: Services, project_id: int, review: Review, shown: int, tab: int | None) -> dict[str, Any]:
+    """What `carcond review` tells, JSON-ready.
+
+    Args:
+        services: whose Label Studio is linked to.
+        project_id: the project.
+        review: of the project.
+        shown: how many photos are told of.
+        tab: id of the tab, None when there is none.
+
+    Returns:
+        `judged`, see `carcond.quality.suspect_facts`; `photos`: each with its id `photo`, `suspicion`, `link`, and
+        `doubts`: `task`, `given`, `likely`, `suspicion`; and the address of the `tab`, or None.
+    """
+    facts = suspect_facts(review.suspicions, review.labelled.classes, [e.task_id for e in review.labelled.usable])
+    base = services.settings.label_studio_host or services.settings.label_studio_url
+    page = f"{base.rstrip('/')}/projects/{project_id}/data"
+    photos = [
+        {
+            "photo": photo.task_id,
+            "suspicion": round(photo.suspicion, 4),
+            "link": f"{page}?task={photo.task_id}",
+            "doubts": [
+                {k: row[k] for k in row if k != "photo"} for row in facts["suspects"] if row["photo"] == photo.task_id
+            ],
+        }
+        for photo in review.photos[:shown]
+    ]
+    return {"judged": facts["judged"], "photos": photos, "tab": f"{page}?tab={tab}" if tab else None}
+
+
+def project_facts(services: Services, project_id: int) -> dict[str, Any]:
+    """What `carcond quality` tells of a project, as far as the store knows it, JSON-ready; photos by task id.
+
+    See `carcond.quality.quality_report` and `carcond.quality.suspect_facts`.
+    """
+    labels = merge_annotations(services.store.annotations(project_id))
+    rated = [_rated(photo, labels.get(photo.task_id)) for photo in services.store.photos(project_id)]
+    review = review_labels(services, project_id)
+    names = [example.task_id for example in review.labelled.usable]
+    return quality_report(rated) | suspect_facts(review.suspicions, review.labelled.classes, names)
+
+
+def _rated(photo: Photo, label: MergedLabel | None) -> RatedPhoto:
+    measures = (photo.width, photo.height, photo.sharpness, photo.brightness)
+    return RatedPhoto(
+        photo.task_id,
+        None if None in measures else Look(*measures),  # type: ignore[arg-type] # none of them is None
+        int(photo.phash, 16) if photo.phash else None,
+        photo.problem,
+        label.classes if label else {},
+        label.opinions if label else {},
+    )
 
 
 def write_review(api: LabelStudioApi, project_id: int, photos: Sequence[DoubtfulPhoto]) -> int | None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from carcond.agreement import Answers, krippendorff_alpha, pairwise_agreement
 from carcond.groups import Likeness, assign_groups
+from carcond.heads import IntArray
 from carcond.images import Look
+from carcond.suspects import TaskSuspicion, rank_suspects
 from carcond.taxonomy import TASKS, Task
 
 MIN_SIDE = 300
@@ -72,6 +74,42 @@ def quality_report(photos: Sequence[RatedPhoto]) -> dict[str, Any]:
         "conflicting_copies": conflicting_copies(copies),
         "agreement": {task.key: found for task in TASKS if (found := task_agreement(photos, task))["photos"]},
     }
+
+
+def suspect_facts(
+    suspicions: Mapping[str, TaskSuspicion], classes: Mapping[str, IntArray], names: Sequence[int | str]
+) -> dict[str, Any]:
+    """What confident learning says of the labels, JSON-ready.
+
+    Args:
+        suspicions: task key -> what is thought of the labels of N photos.
+        classes: task key -> class indices ``(N,)``.
+        names: of the N photos.
+
+    Returns:
+        `judged`: task key -> how many labels were judged (`labels`), how many of them are suspected (`suspected`),
+        and class keys of which there are `too_few`. `suspects`: each with `photo`, `task`, `given`, `likely` and
+        `suspicion`, most suspicious first.
+    """
+    judged = {
+        key: {
+            "labels": int(each.judged.sum()),
+            "suspected": int(each.suspected.sum()),
+            "too_few": list(each.too_few),
+        }
+        for key, each in suspicions.items()
+    }
+    suspects = [
+        {
+            "photo": names[s.position],
+            "task": s.task,
+            "given": s.given,
+            "likely": s.likely,
+            "suspicion": round(s.suspicion, 4),
+        }
+        for s in rank_suspects(suspicions.values(), classes)
+    ]
+    return {"judged": judged, "suspects": suspects}
 
 
 def picture_faults(photos: Sequence[RatedPhoto]) -> dict[str, list[dict[str, Any]]]:

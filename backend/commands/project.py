@@ -1,0 +1,17 @@
+"""What commands about one project begin with."""
+
+from backend.services import Services
+from carcond.errors import StoreError
+
+
+def check_project(services: Services, project_id: int) -> None:
+    """Make sure that the loop serves a project.
+
+    Raises:
+        StoreError: it does not, or not with these settings.
+    """
+    if project_id not in services.store.project_ids():
+        raise StoreError(
+            f"project {project_id} is not known here. For a stack that scripts/up started, load its settings first: "
+            "set -a; . .carcond/environment; set +a"
+        )

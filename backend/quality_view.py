@@ -1,0 +1,147 @@
+"""What a person sees of label quality in a terminal: the report of `carcond quality`, the list of `carcond review`."""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carcond.quality import BLURRED, BRIGHT, DARK, GOOD_LABELS, MIN_SIDE, MINIMUM_LABELS
+
+_WIDTH = 110
+_SHOWN = 10
+_FAULTS = {
+    "unreadable": "cannot be read",
+    "small": f"a side under {MIN_SIDE} pixels",
+    "blurred": f"blurred (sharpness under {BLURRED})",
+    "dark": f"too dark (brightness under {DARK})",
+    "bright": f"too bright, or a cut-out on white (brightness over {BRIGHT})",
+}
+
+
+def quality_text(facts: Mapping[str, Any]) -> str:
+    """The report as text; see `carcond.quality.quality_report`. Long lists are cut: `--json` has them whole."""
+    console = _console()
+    console.print(f"{facts['photos']} photos, {facts['labelled']} labelled, {facts['measured']} measured", end="\n\n")
+    console.print(_faults_table(facts))
+    console.print(_balance_table(facts["balance"]))
+    _print_copies(console, facts)
+    for task, found in facts["agreement"].items():
+        _print_agreement(console, task, found)
+    if facts.get("judged"):
+        console.print(judged_lines(facts["judged"]), end="\n\n")
+    if facts.get("suspects"):
+        console.print(_suspects_table(facts["suspects"]))
+    return _text(console)
+
+
+def review_text(facts: Mapping[str, Any]) -> str:
+    """Photos to look at again, as text; see `backend.review.review_facts`."""
+    console = _console()
+    console.print(judged_lines(facts["judged"]), end="\n\n")
+    if facts["photos"]:
+        table = _table("Look again", "photo", "suspicion", "labelled", "looks like", "where")
+        for photo in facts["photos"]:
+            for i, doubt in enumerate(photo["doubts"]):
+                first = (str(photo["photo"]), photo["link"]) if i == 0 else ("", "")
+                suspicion = f"{doubt['suspicion']:.3f}"
+                _add(table, first[0], suspicion, doubt["given"], doubt["likely"], first[1])
+        console.print(table)
+    else:
+        console.print("no label looks wrong")
+    if facts["tab"]:
+        console.print(f"in Label Studio: {facts['tab']}", soft_wrap=True)
+    return _text(console)
+
+
+def judged_lines(judged: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many labels of each task were judged, and what there was too little of."""
+    lines = []
+    for task, each in judged.items():
+        few = f"; too few labels to judge: {', '.join(each['too_few'])}" if each["too_few"] else ""
+        lines.append(f"{task}: {each['labels']} labels judged, {each['suspected']} suspected{few}")
+    return "\n".join(lines) or "no labels"
+
+
+def _faults_table(facts: Mapping[str, Any]) -> Table:
+    table = _table("Pictures", "fault", "photos", "worst")
+    for fault, words in _FAULTS.items():
+        _add(table, words, str(len(facts[fault])), _some([row["photo"] for row in facts[fault]]))
+    return table
+
+
+def _balance_table(balance: Mapping[str, Any]) -> Table:
+    title = f"Labels of each class ({MINIMUM_LABELS} are the least to train on, {GOOD_LABELS} are good)"
+    table = _table(title, "task", "class", "labels", "")
+    for task, classes in balance.items():
+        for name, each in classes.items():
+            _add(table, task, name, str(each["labels"]), each["state"])
+    return table
+
+
+def _print_copies(console: Console, facts: Mapping[str, Any]) -> None:
+    copies = facts["copies"]
+    together = sum(map(len, copies))
+    console.print(f"Near-duplicates: {together} photos in {len(copies)} groups", end="\n\n")
+    if facts["conflicting_copies"]:
+        table = _table("Near-duplicates with different labels", "task", "photos")
+        for row in facts["conflicting_copies"][:_SHOWN]:
+            _add(table, row["task"], ", ".join(f"{photo} {key}" for photo, key in row["classes"].items()))
+        console.print(table)
+
+
+def _print_agreement(console: Console, task: str, found: Mapping[str, Any]) -> None:
+    ordinal = f", ordinal {_number(found['alpha_ordinal'])}" if "alpha_ordinal" in found else ""
+    console.print(
+        f"{task}: {found['photos']} photos answered by several annotators, "
+        f"Krippendorff's alpha {_number(found['alpha'])}{ordinal}, they disagree on {len(found['conflicts'])}",
+        end="\n\n",
+    )
+    table = _table(f"Agreement on {task}", "annotators", "photos", "agreement", "kappa")
+    for pair in found["pairs"]:
+        names = f"{pair['first']} and {pair['second']}"
+        _add(table, names, str(pair["photos"]), _number(pair["agreement"]), _number(pair["kappa"]))
+    console.print(table)
+
+
+def _suspects_table(suspects: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("Suspected labels, most suspicious first", "photo", "task", "labelled", "looks like", "suspicion")
+    for row in suspects[:_SHOWN]:
+        _add(table, str(row["photo"]), row["task"], row["given"], row["likely"], f"{row['suspicion']:.3f}")
+    if len(suspects) > _SHOWN:
+        _add(table, f"and {len(suspects) - _SHOWN} more", "", "", "", "")
+    return table
+
+
+def _some(names: Sequence[int | str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(str, names[:3])) + more
+
+
+def _number(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3f}"
+
+
+def _console() -> Console:
+    # Names come from anywhere: no markup, no links, no colours.
+    return Console(file=StringIO(), width=_WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
+
+
+def _text(console: Console) -> str:
+    text = str(console.file.getvalue())  # type: ignore[attr-defined] # it is the StringIO above
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(Text(first), overflow="fold")
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(cell) for cell in cells))
