@@ -158,21 +158,24 @@ def _jobs(queue: JobQueue, project_id: int) -> dict[str, Any]:
 
 def next_step(facts: Mapping[str, Any]) -> str:
     """What to do next about a project, in words."""
-    jobs = facts["jobs"]
-    if not jobs["reachable"]:
-        return "Start Redis, or mend REDIS_URL: without it nothing is learnt, though pre-labels are still served."
-    if not jobs["workers"]:
-        return "Start a worker (python -m backend.worker): nothing is learnt while none is alive."
-    if not facts["photos"]:
-        return "Import photos into the project in Label Studio."
-    if facts["version"] is None:
-        return "Label photos: the first version is made once two classes of one task are labelled."
-    newest = facts["newest"] or {}
-    if newest.get("accepted") is False:
-        return f"Look why {newest['version']} was refused: carcond versions show. {facts['version']} goes on serving."
-    if not facts["photos_left"]:
-        return "All photos are labelled. Import more, or take the version into use."
+    jobs, newest = facts["jobs"], facts["newest"] or {}
     states = {task["state"] for task in facts["forecast"].values()}
-    if states and states <= {"flat"}:
-        return "More labels of this kind will hardly help: stop, or bring photos of another kind."
-    return "Go on labelling."
+    steps = (
+        (
+            not jobs["reachable"],
+            "Start Redis, or mend REDIS_URL: without it nothing is learnt, though pre-labels are still served.",
+        ),
+        (not jobs.get("workers"), "Start a worker (python -m backend.worker): without one nothing is learnt."),
+        (not facts["photos"], "Import photos into the project in Label Studio."),
+        (
+            facts["version"] is None,
+            "Label photos: the first version is made once two classes of one task are labelled.",
+        ),
+        (
+            newest.get("accepted") is False,
+            f"See why {newest.get('version')} was refused (carcond versions show); {facts['version']} goes on serving.",
+        ),
+        (not facts["photos_left"], "All photos are labelled. Import more, or take the version into use."),
+        (states == {"flat"}, "More labels of this kind will hardly help: stop, or bring photos of another kind."),
+    )
+    return next((words for applies, words in steps if applies), "Go on labelling.")

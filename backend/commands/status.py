@@ -1,4 +1,4 @@
-"""`carcond status`: what serves a project, and how good it is."""
+"""`carcond status`: what serves a project, how good it is, and whether more labels will help."""
 
 import json
 from typing import Annotated
@@ -12,11 +12,15 @@ def status(
     project: Annotated[int, typer.Argument(help="the project's number in Label Studio")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:
-    """Show the serving version of a project and what it was fitted and measured on.
+    """Show what serves a project, what it learnt from, what more labels would bring, and its jobs.
 
-    Example: carcond status 1 --json
+    Example: carcond status 1
     """
-    from backend.services import get_services  # noqa: PLC0415 - opening the store is not needed by other commands
+    # Opening the store is not needed by other commands.
+    from backend.jobs import get_job_queue  # noqa: PLC0415
+    from backend.project_status import project_status  # noqa: PLC0415
+    from backend.services import get_services  # noqa: PLC0415
+    from backend.status_view import status_text  # noqa: PLC0415
 
     services = get_services()
     if project not in services.store.project_ids():
@@ -24,11 +28,5 @@ def status(
             f"project {project} is not known here. For a stack that scripts/up started, load its settings first: "
             "set -a; . .carcond/environment; set +a"
         )
-    version = services.registry(project).current()
-    facts: dict[str, object] = dict(version.card) if version else {"version": None}
-    facts["photos"] = services.store.photo_count(project)
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    for name, value in facts.items():
-        print(f"{name}: {json.dumps(value)}")
+    facts = project_status(services, get_job_queue(), project)
+    print(json.dumps(facts, indent=2) if as_json else status_text(facts))

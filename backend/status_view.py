@@ -1,0 +1,120 @@
+"""A project's status as plain text for a terminal of 100 columns."""
+
+from collections.abc import Mapping
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carcond.card_values import count, flag, mapping, number, plain, text
+from carcond.report_text import measure
+from carcond.report_text import number as figure
+from carcond.report_view import read_card
+from carcond.taxonomy import TASK_BY_KEY
+
+_WIDTH = 100
+
+
+def status_text(facts: Mapping[str, Any]) -> str:
+    """The facts (see `backend.project_status.project_status`) as text."""
+    file = StringIO()
+    # Names come from anywhere: no markup, no links, no colours.
+    console = Console(file=file, width=_WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
+    console.print(_heading(facts))
+    for table in (_scores(facts), _forecast(facts), _saved(facts)):
+        if table.row_count:
+            console.print(table)
+    console.print(f"Next: {plain(facts['next_step'], 300)}")
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def _heading(facts: Mapping[str, Any]) -> str:
+    serving, labels, newest = mapping(facts, "serving"), mapping(facts, "labels"), mapping(facts, "newest")
+    by = f", by {text(serving, 'who')}" if serving.get("who") else ""
+    serves = f"{text(serving, 'version')} since {text(serving, 'since')}{by}" if serving else "no version yet"
+    verdict = {True: "accepted", False: "refused", None: "not tested"}[flag(newest, "accepted")]
+    reason = plain(newest.get("reason") or "", 300)
+    unusable = f", {count(labels, 'unusable')} without a usable photo" if count(labels, "unusable") else ""
+    lines = {
+        "serving": serves,
+        "gate": f"{text(newest, 'version')} {verdict}{': ' if reason else ''}{reason}" if newest else "",
+        "labels": f"{count(labels, 'train')} for training, {count(labels, 'holdout')} in the hold-out{unusable}",
+        "photos": f"{facts['photos']}, of which {facts['photos_left']} are to be labelled, "
+        f"{facts['photos_skipped']} were skipped and {facts['photos_unreadable']} cannot be read",
+        "jobs": _jobs_line(mapping(facts, "jobs")),
+    }
+    shown = [f"{name:8} {value}" for name, value in lines.items() if value]
+    return "\n".join([f"Project {facts['project']}", *shown, ""])
+
+
+def _jobs_line(jobs: Mapping[str, Any]) -> str:
+    if not jobs.get("reachable"):
+        return text(jobs, "reason")
+    waiting = sum(int(value) for value in mapping(jobs, "waiting").values())
+    workers = count(jobs, "workers")
+    alive = "no worker is alive" if not workers else f"{workers} worker{'s' if workers > 1 else ''} alive"
+    failed = f", {count(jobs, 'failed')} failed within the last hour" if count(jobs, "failed") else ""
+    ended = f", last turn ended {text(jobs, 'last_turn')}" if jobs.get("last_turn") else ""
+    return f"{waiting} waiting, {alive}{failed}{ended}"
+
+
+def _scores(facts: Mapping[str, Any]) -> Table:
+    table = _table("On the hold-out, with 95 % intervals", "task", "photos", "accuracy", "macro-F1")
+    for task in read_card(facts).tasks:
+        if task.photos:
+            _add(table, task.name, str(task.photos), measure(task.accuracy), measure(task.macro_f1))
+    return table
+
+
+def _forecast(facts: Mapping[str, Any]) -> Table:
+    tasks = mapping(facts, "forecast")
+    ahead = next((count(mapping(tasks, key), "next_labels") for key in tasks), None)
+    title = f"What {ahead} more labels would bring, with 90 % intervals"
+    table = _table(title, "task", "curve", "accuracy", "macro-F1")
+    for key in tasks:
+        task = mapping(tasks, key)
+        state = f"too few labels: {text(task, 'missing')}" if task.get("missing") else text(task, "state")
+        gains = [_gain(mapping(task, metric)) for metric in ("accuracy", "macro_f1")]
+        _add(table, _name(key), state, *gains)
+    return table
+
+
+def _gain(gain: Mapping[str, Any]) -> str:
+    value, low, high = (number(gain, name) for name in ("gain", "low", "high"))
+    if value is None or low is None or high is None:
+        return figure(None)
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _saved(facts: Mapping[str, Any]) -> Table:
+    title = "Chosen labels against labels of random photos, with 90 % intervals"
+    table = _table(title, "task", "drawn", "labels needed, random = 1")
+    tasks = mapping(facts, "labels_saved")
+    for key in tasks:
+        task = mapping(tasks, key)
+        ratio, low, high = (number(task, name) for name in ("ratio", "low", "high"))
+        if not task.get("known") or ratio is None or low is None or high is None:
+            said = f"not yet known: {plain(task.get('missing') or '', 200)}"
+        else:
+            said = f"{ratio:.2f} ({low:.2f} to {high:.2f}), seen on the first {count(task, 'compared')} labels"
+        _add(table, _name(key), str(count(task, "drawn")), said)
+    return table
+
+
+def _name(key: str) -> str:
+    return TASK_BY_KEY[key].en if key in TASK_BY_KEY else plain(key)
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(Text(first), overflow="fold")
+    for name in columns:
+        table.add_column(Text(name), overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(cell) for cell in cells))
