@@ -1,0 +1,194 @@
+"""Saving and restoring a data folder of `scripts/up`: Label Studio's data, the store, models, passwords.
+
+What is in the folder and not named here is saved, so that nothing new is ever forgotten.
+"""
+
+import fcntl
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from carcond.archive import Manifest, is_safe, is_sqlite_companion, unpack_archive, write_archive
+from carcond.errors import BackupError
+
+# Made anew by the next start, or worth nothing without the running stack: jobs are only nudges.
+_NOT_SAVED: Final = {
+    "environment",
+    "label-studio-venv",
+    "label-studio-venv.lock",
+    "lock",
+    "logs",
+    "redis",
+    "setup.lock",
+    "test-cache",
+}
+_REPLACED, _UNFINISHED = "replaced-", "restore-"
+# Links to folders of photos, which stay where they are.
+_PHOTOS = "photos"
+_MODELS = "models"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done.
+
+    Attributes:
+        manifest: of the archive.
+        replaced: where the data went that were in the folder before; None when there were none.
+    """
+
+    manifest: Manifest
+    replaced: Path | None
+
+
+def back_up(data_dir: Path, file: Path) -> Manifest:
+    """Write all that matters in a data folder into one file, while the stack runs or not.
+
+    Raises:
+        BackupError: the folder holds no data, or the file cannot be written.
+    """
+    data_dir, file = data_dir.resolve(), file.absolute()
+    if not _saved(data_dir):
+        raise BackupError(f"expected the data folder of a stack, {data_dir} has no data: name it with --data")
+    if file.resolve().is_relative_to(data_dir):
+        raise BackupError(f"{file} is inside of what is to be saved: choose a place outside of {data_dir}")
+    return write_archive(file, _sources(data_dir), _links(data_dir))
+
+
+def restore(file: Path, data_dir: Path, replace: bool = False) -> Restored:
+    """Put back what `back_up` wrote: all of it, or nothing.
+
+    Args:
+        file: from `back_up`.
+        data_dir: a folder without data; it is made when it is missing.
+        replace: data that are in the folder are moved aside instead of being a fault.
+
+    Raises:
+        BackupError: the file is no sound backup, the folder has data already, a stack runs on it, or the disk is full.
+    """
+    try:
+        data_dir = data_dir.absolute()
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _kept_to_itself(data_dir):
+            return _restore(file, data_dir, replace)
+    except OSError as error:
+        raise BackupError(f"{file} cannot be restored in {data_dir}: {error}") from error
+
+
+def _saved(data_dir: Path) -> list[Path]:
+    """What is saved, files before folders: a version is there before `current` names it."""
+    if not data_dir.is_dir():
+        return []
+    found = [
+        path
+        for path in data_dir.iterdir()
+        if path.name not in _NOT_SAVED and not path.name.startswith((_REPLACED, _UNFINISHED))
+    ]
+    return sorted(found, key=lambda path: (path.is_dir(), path.name))
+
+
+def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
+    roots = {path.name: path for path in _saved(data_dir) if path.name != _PHOTOS}
+    roots[_MODELS] = _models_dir(data_dir)
+    for name, root in roots.items():
+        if root.is_file() and not is_sqlite_companion(root):
+            yield name, root
+        for folder, folders, names in os.walk(root):
+            # Unfinished versions are in hidden folders.
+            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            for path in (Path(folder) / each for each in sorted(names)):
+                if path.is_file() and not is_sqlite_companion(path):
+                    yield f"{name}/{path.relative_to(root).as_posix()}", path
+
+
+def _models_dir(data_dir: Path) -> Path:
+    """Where the stack had its models at its last start."""
+    settings = data_dir / "environment"
+    if settings.is_file():
+        for line in settings.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition("=")
+            if name == "CARCOND_MODELS_DIR":
+                return Path("".join(shlex.split(value)))
+    return data_dir / _MODELS
+
+
+def _links(data_dir: Path) -> dict[str, str]:
+    """The links to photo folders; those that lead into the data folder do so wherever it is restored."""
+    photos = data_dir / _PHOTOS
+    links = {}
+    for link in sorted(photos.iterdir()) if photos.is_dir() else []:
+        if link.is_symlink():
+            target = link.readlink()
+            inside = target.is_relative_to(data_dir)
+            links[f"{_PHOTOS}/{link.name}"] = os.path.relpath(target, photos) if inside else str(target)
+    return links
+
+
+@contextmanager
+def _kept_to_itself(data_dir: Path) -> Iterator[None]:
+    """Hold the lock that a running stack holds."""
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BackupError(f"a stack runs on {data_dir}: stop it with Ctrl-C where it was started") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _restore(file: Path, data_dir: Path, replace: bool) -> Restored:
+    before = _saved(data_dir)
+    if before and not replace:
+        raise BackupError(
+            f"{data_dir} has data already ({', '.join(path.name for path in before)}): choose another folder with "
+            "--data, or move them aside with --replace"
+        )
+    staging = Path(tempfile.mkdtemp(dir=data_dir, prefix=_UNFINISHED))
+    try:
+        free, needed = shutil.disk_usage(staging).free, file.stat().st_size
+        if free < needed:
+            raise BackupError(f"the disk of {data_dir} is too full: {needed} bytes are needed, {free} are free")
+        manifest = unpack_archive(file, staging)
+        _make_links(staging, manifest, file)
+        aside = data_dir / f"{_REPLACED}{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        _swap(staging, data_dir, before, aside)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Restored(manifest, aside if before else None)
+
+
+def _make_links(staging: Path, manifest: Manifest, file: Path) -> None:
+    for name, target in manifest.links.items():
+        # Links anywhere else would let a made-up backup write elsewhere later.
+        if not is_safe(name) or Path(name).parent != Path(_PHOTOS):
+            raise BackupError(f"{file} is no backup: expected links in {_PHOTOS}/ only, got {name!r}")
+        (staging / name).parent.mkdir(mode=0o700, exist_ok=True)
+        (staging / name).symlink_to(target)
+
+
+def _swap(staging: Path, data_dir: Path, before: list[Path], aside: Path) -> None:
+    """Move what was there aside and what was unpacked in; on an error all is moved back."""
+    moves = [(path, aside / path.name) for path in before]
+    moves += [(path, data_dir / path.name) for path in sorted(staging.iterdir())]
+    if before:
+        aside.mkdir(mode=0o700)
+    done = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except OSError:
+        for source, target in reversed(done):
+            target.rename(source)
+        if before:
+            aside.rmdir()
+        raise
