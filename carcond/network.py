@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from carcond.encoder import encoders_dir, find_encoder, fitting_encoder, use_encoder
 from carcond.encoder_card import EncoderCard, encoder_request, save_encoder
 from carcond.errors import EncoderError
+from carcond.heads import Heads
 from carcond.network_weights import Backbone, load_backbone_or_fallback
 from carcond.taxonomy import TASKS
 
@@ -34,6 +35,9 @@ EXPORT_TOLERANCE = 1e-3
 """How far ONNX Runtime may be from torch, as a share of the largest value."""
 
 _DROPOUT = 0.4  # EfficientNet-B4's own
+
+# Logit of a class that a fitted head has not seen, when training begins: unlikely, but not beyond learning.
+_UNSEEN_LOGIT = -10.0
 
 _PACKAGES = ("carcond", "timm", "torch", "onnx", "onnxruntime")
 
@@ -57,6 +61,19 @@ class TwoHeadNetwork(nn.Module):
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (N, D) and feature map (N, D, h, w) of pixels (N, 3, S, S)."""
         return _encode(self.backbone, pixels)
+
+    def adopt(self, fitted: Heads) -> None:
+        """Take over fitted heads, calibrated; a task without one keeps its random head."""
+        for key, head in fitted.by_task.items():
+            weight, bias = head.weight / head.temperature, head.bias / head.temperature
+            unseen = ~weight.any(axis=1)
+            linear = self.heads[key]
+            linear.load_state_dict(
+                {
+                    "weight": torch.from_numpy(weight),
+                    "bias": torch.from_numpy(np.where(unseen, np.float32(_UNSEEN_LOGIT), bias)),
+                }
+            )
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits (N, number of classes) per task key, for pixels (N, 3, S, S)."""
