@@ -13,11 +13,13 @@ from backend.commands.review import review
 from backend.commands.simulate import simulate
 from backend.commands.status import status
 from backend.commands.train import train
+from backend.commands.versions import versions
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 for command in (encoder, status, simulate, quality, review, backup, restore, train):
     app.command()(command)
+app.add_typer(versions, name="versions")
 
 
 @app.callback()

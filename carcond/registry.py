@@ -39,6 +39,19 @@ def version_name(number: int) -> str:
     return f"carcond-{number:04d}"
 
 
+def version_number(text: str) -> int:
+    """The number of a version written as 7, 0007 or carcond-0007.
+
+    Raises:
+        RegistryError: it is none of these.
+    """
+    digits = text.strip().removeprefix("carcond-")
+    # int() takes signs, underscores, and digits that no version has; thousands of digits it refuses.
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise RegistryError(f"expected a version like 7, 0007 or carcond-0007, got {text!r:.80}")
+    return int(digits)
+
+
 @dataclass(frozen=True)
 class Version:
     """A loaded model version.
@@ -212,14 +225,22 @@ class Registry:
         Raises:
             RegistryError: it is missing or broken.
         """
-        directory = self._versions / f"{number:04d}"
+        card = self.card(number)
+        return Version(number, Heads.load(self._versions / f"{number:04d}" / "heads.safetensors"), card)
+
+    def card(self, number: int) -> dict[str, Any]:
+        """Read the card of one version.
+
+        Raises:
+            RegistryError: it is missing or broken.
+        """
         try:
-            card = json.loads((directory / "card.json").read_text())
+            card = json.loads((self._versions / f"{number:04d}" / "card.json").read_text())
         except (OSError, ValueError) as error:
             raise RegistryError(f"the card of {version_name(number)} cannot be read: {error}") from error
         if not isinstance(card, dict):
             raise RegistryError(f"the card of {version_name(number)} should hold a JSON object, got {card!r:.100}")
-        return Version(number, Heads.load(directory / "heads.safetensors"), card)
+        return card
 
     def labels(self, number: int) -> list[dict[str, Any]]:
         """The labelled photos that a version was fitted and measured on.

@@ -70,7 +70,8 @@ def _print_gate(console: Console, gate: GateVerdict) -> None:
     console.print(f"Gate: {verdict}{against}. {gate.reason}", end="\n\n")
     for task in gate.tasks:
         if task.tested is False:
-            console.print(f"{task.name}: not tested on {count(task.photos)} hold-out photos", end="\n\n")
+            why = f": {task.untested}" if task.untested else ""
+            console.print(f"{task.name}: not tested on {count(task.photos)} hold-out photos{why}", end="\n\n")
     rows = [(task, name, *values) for task in gate.tasks for name, values in task.comparisons.items()]
     if rows:
         table = _table(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carcond.card_values import count, flag, is_number, mapping, number, plain, rows, text
+from carcond.gate import FIGURES
 from carcond.taxonomy import TASK_BY_KEY
 
 
@@ -94,11 +95,12 @@ class Row:
 
 @dataclass(frozen=True)
 class GateTask:
-    """What the gate saw of one task; each comparison maps "serving", "candidate" to a value and "difference" to one."""
+    """What the gate saw of one task: for each figure, the serving version's, the candidate's, and the difference."""
 
     name: str
     photos: int | None
     tested: bool | None
+    untested: str
     comparisons: Mapping[str, tuple[float | None, float | None, Measure]]
 
 
@@ -269,14 +271,14 @@ def _gate(card: Mapping[str, Any]) -> GateVerdict | None:
 
 
 def _gate_task(key: str, part: Mapping[str, Any]) -> GateTask:
-    names = {"macro_f1": "macro-F1", "worst_recall": "worst class recall"}
     comparisons = {}
-    for metric, name in names.items():
+    for metric, name in FIGURES.items():
         each = mapping(part, metric)
         if each:
             difference = Measure(number(each, "difference"), number(each, "low"), number(each, "high"))
             comparisons[name] = (number(each, "serving"), number(each, "candidate"), difference)
-    return GateTask(_task_name(key), count(part, "photos"), flag(part, "tested"), comparisons)
+    untested = text(part, "untested")
+    return GateTask(_task_name(key), count(part, "photos"), flag(part, "tested"), untested, comparisons)
 
 
 def _measure(part: Mapping[str, Any], name: str) -> Measure:

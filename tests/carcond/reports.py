@@ -61,8 +61,14 @@ def _full_card() -> dict[str, Any]:
             "reason": "not worse",
             "against": "carcond-0006",
             "tasks": {
-                "damage": {"photos": 90, "tested": True, "macro_f1": compared, "worst_recall": compared},
-                "cleanliness": {"photos": 4, "tested": False},
+                "damage": {
+                    "photos": 90,
+                    "tested": True,
+                    "macro_f1": compared,
+                    "worst_recall": compared,
+                    "probability_score": compared,
+                },
+                "cleanliness": {"photos": 4, "tested": False, "untested": "too few hold-out labels, 4 of 20"},
             },
         },
     }

@@ -21,7 +21,8 @@ def test_the_text_has_what_the_card_says() -> None:
         f"{card['holdout']['damage']['before']['ece']:.3f}",
         "All tasks right together: 0.654 (0.550 to 0.750) of 88 photos",
         "Gate: accepted, compared with carcond-0006. not worse",
-        "Cleanliness: not tested on 4 hold-out photos",
+        "Cleanliness: not tested on 4 hold-out photos: too few hold-out labels, 4 of 20",
+        "probability score",
         "0.020 (-0.010 to 0.050)",
         "12 others",
     ):

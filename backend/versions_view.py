@@ -1,0 +1,85 @@
+"""The versions of a project as facts and as a table."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from carcond.errors import RegistryError
+from carcond.registry import Registry, version_name
+from carcond.report_text import count, number
+from carcond.report_view import Report, read_card
+from carcond.taxonomy import TASKS
+
+logger = logging.getLogger(__name__)
+
+_VERDICTS = {True: "accepted", False: "refused", None: "none"}
+
+
+def version_facts(registry: Registry) -> list[dict[str, Any]]:
+    """One JSON-ready row a version, oldest first; a version whose card cannot be read has an `error` in it.
+
+    Returns:
+        Rows of {version, number, serving}, and with a readable card {created, encoder_id, labels: {train, holdout},
+        holdout: task key -> {photos, accuracy, macro_f1}, gate: {accepted, reason}}; None where a card does not say.
+    """
+    serving = registry.current()
+    rows = []
+    for each in registry.numbers():
+        row = {
+            "version": version_name(each),
+            "number": each,
+            "serving": serving is not None and each == serving.number,
+        }
+        try:
+            rows.append(row | _card_facts(read_card(registry.card(each))))
+        except RegistryError as error:
+            rows.append(row | {"error": str(error)})
+    return rows
+
+
+def _card_facts(report: Report) -> dict[str, Any]:
+    return {
+        "created": report.created,
+        "encoder_id": report.encoder_id,
+        "labels": {"train": report.train, "holdout": report.holdout},
+        "holdout": {
+            task.key: {"photos": task.photos, "accuracy": task.accuracy.value, "macro_f1": task.macro_f1.value}
+            for task in report.tasks
+            if task.photos
+        },
+        "gate": {"accepted": report.gate.accepted, "reason": report.gate.reason} if report.gate else None,
+    }
+
+
+def versions_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of `version_facts` as text for a terminal of 100 columns, the newest version first."""
+    # Names in a card come from anywhere: no markup, no colours.
+    console = Console(file=StringIO(), width=100, color_system=None, markup=False, highlight=False, emoji=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    headings = ["", "version", "created", "train +\nhold-out", *(f"{task.en.lower()}\nacc. / F1" for task in TASKS)]
+    for heading in [*headings, "gate"]:
+        table.add_column(Text(heading), overflow="fold")
+    for row in reversed(rows):
+        table.add_row(*(Text(cell) for cell in ("*" if row["serving"] else "", row["version"], *_cells(row))))
+    console.print(table)
+    lines = str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined] # it is the StringIO above
+    return "\n".join([*(line.rstrip() for line in lines if line.strip()), "* serves"])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if "error" in row:
+        return ["", "", *("" for _ in TASKS), "cannot be read"]
+    labels, gate = row["labels"], row["gate"]
+    scores = [row["holdout"].get(task.key, {}) for task in TASKS]
+    return [
+        row["created"].replace("T", " ").removesuffix("+00:00"),
+        f"{count(labels['train'])} + {count(labels['holdout'])}",
+        *(f"{number(each.get('accuracy'))} / {number(each.get('macro_f1'))}" for each in scores),
+        _VERDICTS[gate["accepted"] if gate else None],
+    ]
