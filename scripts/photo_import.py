@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,17 @@ def link_folder(photos_root: Path, folder: Path) -> Path:
     """Make a folder reachable below the root that Label Studio serves.
 
     Returns:
-        The link. Its name follows from the folder's path, so the same folder always gets the same one.
+        The link: the one that leads there already, or a new one named after the folder's path.
     """
     target = folder.resolve()
+    for known in linked_folders(photos_root):
+        if known.resolve() == target:
+            return known
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", target.name).strip("-") or "photos"
     link = photos_root / f"{slug}-{hashlib.sha256(os.fsencode(target)).hexdigest()[:8]}"
-    if not link.is_symlink():
-        link.symlink_to(target, target_is_directory=True)
+    if link.is_symlink():  # it leads elsewhere now
+        link = photos_root / f"{link.name}-{secrets.token_hex(4)}"
+    link.symlink_to(target, target_is_directory=True)
     return link
 
 
@@ -132,6 +137,19 @@ def _permit_serving(api: LabelStudioApi, project_id: int, link: Path) -> None:
         return
     storage = {"project": project_id, "title": link.name, "path": str(link), "use_blob_urls": True}
     api.request("POST", "/api/storages/localfiles", json=storage)
+
+
+def follow_links(api: LabelStudioApi, photos_root: Path) -> None:
+    """Tell Label Studio the place of the links in a data folder that was moved, or restored elsewhere.
+
+    Raises:
+        LabelStudioError: Label Studio refused.
+    """
+    for project in api.request("GET", "/api/projects/", params={"page_size": _PAGE, "include": "id"})["results"]:
+        for storage in api.request("GET", "/api/storages/localfiles", params={"project": project["id"]}):
+            link = photos_root / Path(storage["path"]).name
+            if link.is_symlink() and storage["path"] != str(link):
+                api.request("PATCH", f"/api/storages/localfiles/{storage['id']}", json={"path": str(link)})
 
 
 def _imported_paths(api: LabelStudioApi, project_id: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from backend.provision import PROJECT_TITLE, find_or_create_project
 from carcond.errors import CarcondError
-from scripts.photo_import import find_photos, linked_folders
+from scripts.photo_import import find_photos, follow_links, linked_folders
 from scripts.stack import CHECKOUT, Stack, StackOptions
 
 SAMPLE_COUNT = 60
@@ -127,6 +127,7 @@ def _prepare_project(stack: Stack, arguments: argparse.Namespace) -> _Place:
     kind = "photos" if arguments.photos or "photos" in known else "samples"
     project_id, _ = find_or_create_project(stack.api(), _TITLES[kind], known.get(kind))
     state_path.write_text(json.dumps(known | {kind: project_id}) + "\n")
+    follow_links(stack.api(), stack.photos_root)
     folder = _sample_folder(arguments.data) if kind == "samples" else arguments.photos
     if folder:
         _import(stack, project_id, folder)

@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from scripts.photo_import import find_photos, link_folder, linked_folders, photo_url, served_path
+from backend.labelstudio import LabelStudioApi
+from scripts.photo_import import find_photos, follow_links, link_folder, linked_folders, photo_url, served_path
 from scripts.preflight import StackError
 
 
@@ -96,3 +98,53 @@ def test_the_link_of_a_russian_folder_has_a_plain_name(tmp_path: Path) -> None:
     root.mkdir()
     folder.mkdir()
     assert link_folder(root, folder).name.isascii()
+
+
+def test_a_folder_that_is_linked_under_another_name_keeps_it(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "data" / "sample-photos"
+    root.mkdir()
+    _touch(folder, "a.jpg")
+    # As it was restored from a backup of another place.
+    (root / "sample-photos-0badcafe").symlink_to(Path("..") / "data" / "sample-photos")
+    assert link_folder(root, folder) == root / "sample-photos-0badcafe"
+
+
+def test_a_link_that_was_given_another_folder_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    root, folder, other = tmp_path / "root", tmp_path / "cars", tmp_path / "other"
+    root.mkdir()
+    _touch(folder, "a.jpg")
+    _touch(other, "b.jpg")
+    first = link_folder(root, folder)
+    first.unlink()
+    first.symlink_to(other)
+    second = link_folder(root, folder)
+    assert (first.resolve(), second.resolve()) == (other, folder)
+
+
+class Storages:
+    """Label Studio's API, as far as storages of local files go."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = {number: str(path) for number, path in enumerate(paths, 1)}
+        self.changes = 0
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        if path == "/api/projects/":
+            return {"results": [{"id": 3}]}
+        if method == "GET":
+            assert options["params"] == {"project": 3}
+            return [{"id": number, "path": path} for number, path in self.paths.items()]
+        self.paths[int(path.rpartition("/")[2])] = options["json"]["path"]
+        self.changes += 1
+        return None
+
+
+def test_storages_of_a_moved_data_folder_follow_it_and_others_stay(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("here-1", "here-2"):
+        (root / name).symlink_to(tmp_path)
+    api = Storages(root / "here-1", Path("/old/photos/here-2"), Path("/elsewhere/of-the-user"))
+    follow_links(cast(LabelStudioApi, api), root)
+    assert list(api.paths.values()) == [str(root / "here-1"), str(root / "here-2"), "/elsewhere/of-the-user"]
+    assert api.changes == 1
