@@ -34,12 +34,12 @@ _LEAST_OF_A_CLASS = 5
 _FIRST = 12
 _RATIOS = np.geomspace(1 / 8, 8, 49)
 # An interval wider than this factor, end to end, says nothing.
-_WIDEST = 4.0
+_WIDEST = 8.0
 _INTERVAL = (0.05, 0.5, 0.95)
 # How much two heads differ in their error, as a share of it, by the luck of which labels they were fitted on, at so
 # many labels. Measured on random choices of car photos, and rounded up: see docs/stopping.md.
 _LUCK_AT = 40
-_LUCK = 0.25
+_LUCK = 0.1
 
 
 @dataclass(frozen=True)
