@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Page
 
 from scripts.ports import free_ports
 from scripts.stack import Stack, StackOptions
+from tests.e2e.browser import open_page
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     )
     with Stack(options, print) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> Iterator[Page]:
+    """A page of Chromium, logged in, that reaches nothing but this machine."""
+    with open_page(stack) as opened:
+        yield opened

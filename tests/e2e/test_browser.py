@@ -1,22 +1,16 @@
 """What an annotator sees: Label Studio's own page in headless Chromium."""
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from scripts.stack import Stack
+from tests.e2e.browser import photograph
 from tests.e2e.scenario import Scenario
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
-
-ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 @pytest.fixture(scope="module")
@@ -27,35 +21,6 @@ def scenario(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario
         scenario.label_next()
     scenario.wait_until_quiet()
     return scenario
-
-
-@pytest.fixture(scope="module")
-def page(stack: Stack) -> Iterator[Page]:
-    """A page of Chromium, logged in, that reaches nothing but this machine."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is missing, and in CI it has to be there")
-        pytest.skip("Chromium is not installed: apt install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.route("**/*", _stay_here)
-        page.goto(f"{stack.label_studio_url}/user/login/")
-        page.fill("input[name=email]", stack.credentials.label_studio_email)
-        page.fill("input[name=password]", stack.credentials.label_studio_password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "login" not in url)
-        yield page
-        browser.close()
-
-
-def _stay_here(route: Route) -> None:
-    address = urlsplit(route.request.url)
-    if address.scheme in ("data", "blob") or address.hostname == "127.0.0.1":
-        route.continue_()
-    else:
-        route.abort()
 
 
 def _checked(page: Page) -> Locator:
@@ -69,12 +34,6 @@ def _expect_pre_label(page: Page, prediction: Mapping[str, Any]) -> None:
         expect(_checked(page).filter(has_text=word)).to_have_count(1)
 
 
-def _photograph(page: Page, name: str) -> None:
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(1500)  # the picture fades in
-    page.screenshot(path=ARTEFACTS / f"{name}.png")
-
-
 def test_a_task_opens_from_the_list_with_both_answers_version_and_confidence(scenario: Scenario, page: Page) -> None:
     task = next(task for task in scenario.tasks() if not task.annotations)
     (prediction,) = scenario.predictions(task.id)
@@ -84,7 +43,7 @@ def test_a_task_opens_from_the_list_with_both_answers_version_and_confidence(sce
     expect(page.get_by_text("Label All Tasks").first).to_be_visible(timeout=60_000)
     page.goto(f"{data_manager}?task={task.id}")
     _expect_pre_label(page, prediction)
-    _photograph(page, "label-studio-task")
+    photograph(page, "label-studio-task")
     expect(page.get_by_text(prediction["model_version"]).first).to_be_visible()
     expect(page.get_by_text(f"{100 * prediction['score']:.2f}%").first).to_be_visible()
 
@@ -97,7 +56,7 @@ def test_an_annotator_sees_the_pre_label_submits_by_hotkey_and_gets_the_next_pho
     served = response.value.json()
     (prediction,) = served["predictions"]
     _expect_pre_label(page, prediction)
-    _photograph(page, "label-studio-pre-label")
+    photograph(page, "label-studio-pre-label")
 
     # The other answer: pressing the key of a chosen answer would take it back.
     chosen = scenario.oracle.binding.labels(prediction["result"])["damage"]
@@ -110,7 +69,7 @@ def test_an_annotator_sees_the_pre_label_submits_by_hotkey_and_gets_the_next_pho
     assert following["id"] != served["id"]
     (prediction,) = following["predictions"]
     _expect_pre_label(page, prediction)
-    _photograph(page, "label-studio-next-photo")
+    photograph(page, "label-studio-next-photo")
 
     (annotation,) = scenario.task(served["id"]).annotations
     assert scenario.oracle.binding.labels(annotation.result)["damage"] == other

@@ -1,0 +1,52 @@
+"""Headless Chromium on Label Studio's own page."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Page, Route, sync_playwright
+
+from scripts.stack import Stack
+
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+
+
+@contextmanager
+def open_page(stack: Stack) -> Iterator[Page]:
+    """A page of Chromium, logged in, that reaches nothing but this machine."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Chromium is missing, and in CI it has to be there")
+        pytest.skip("Chromium is not installed: apt install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.route("**/*", _stay_here)
+        page.goto(f"{stack.label_studio_url}/user/login/")
+        page.fill("input[name=email]", stack.credentials.label_studio_email)
+        page.fill("input[name=password]", stack.credentials.label_studio_password)
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url)
+        yield page
+        browser.close()
+
+
+def _stay_here(route: Route) -> None:
+    address = urlsplit(route.request.url)
+    if address.scheme in ("data", "blob") or address.hostname == "127.0.0.1":
+        route.continue_()
+    else:
+        route.abort()
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep what the page shows among the artefacts."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(1500)  # the picture fades in
+    page.screenshot(path=ARTEFACTS / f"{name}.png")

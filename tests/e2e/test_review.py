@@ -1,0 +1,145 @@
+"""Doubtful labels in the Data Manager of a real Label Studio."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.review import TAB, DoubtfulPhoto, clear_review, write_review
+from backend.tabs import read_tabs
+from carcond.store import Store
+from carcond.suspects import Suspect
+from scripts.stack import Stack
+from tests.e2e.browser import photograph
+from tests.e2e.scenario import Scenario, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def scenario(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """A project with a dozen labels."""
+    scenario = Scenario(stack, "review", tmp_path_factory.mktemp("review"), 30)
+    for _ in range(12):
+        scenario.label_next()
+    scenario.wait_until_quiet()
+    return scenario
+
+
+@pytest.fixture
+def shown(scenario: Scenario) -> list[int]:
+    """Five photos in the tab, in an order of their own, one of them without a prediction."""
+    labelled = sorted(scenario.labels_in_label_studio())
+    chosen = [labelled[i] for i in (3, 0, 7, 1, 5)]
+    for prediction in scenario.predictions(chosen[2]):
+        scenario.api.delete_prediction(prediction["id"])
+    photos = [
+        DoubtfulPhoto(task_id, [Suspect(0, "damage", "intact", "damaged", 0.9 - i / 10)])
+        for i, task_id in enumerate(chosen)
+    ]
+    write_review(scenario.api, scenario.project_id, photos)
+    return chosen
+
+
+def tab_id(scenario: Scenario) -> int:
+    return next(tab.id for tab in read_tabs(scenario.api, scenario.project_id) if tab.title == TAB)
+
+
+def listed(scenario: Scenario) -> list[int]:
+    """The tasks of the tab, in its order, as Label Studio answers its page."""
+    params = {"project": scenario.project_id, "view": tab_id(scenario), "page": 1, "page_size": 30}
+    return [task["id"] for task in scenario.api.request("GET", "/api/tasks/", params=params)["tasks"]]
+
+
+def queue(scenario: Scenario) -> dict[int, tuple[Any, ...]]:
+    """All that a prediction says to the queue."""
+    return {p.id: (p.task_id, p.model_version, p.score, p.slot) for t in scenario.tasks() for p in t.predictions}
+
+
+def have_a_turn(scenario: Scenario) -> None:
+    """Let the loop read the news, and wait until it is done with them."""
+    store = Store(scenario.stack.environment["DATABASE_URL"])
+    read = store.project(scenario.project_id).watermark
+    (connected,) = scenario.api.request("GET", "/api/ml/", params={"project": scenario.project_id})
+    scenario.api.request("POST", f"/api/ml/{connected['id']}/train", json={})
+    wait_until(lambda: store.project(scenario.project_id).watermark != read, "the news to be read")
+    time.sleep(3)  # the rest of the turn takes a fraction of a second
+    store.close()
+
+
+def carcond(scenario: Scenario, *arguments: str) -> str:
+    command = [str(Path(sys.executable).with_name("carcond")), *arguments]
+    done = subprocess.run(command, env=scenario.stack.environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_the_tab_lists_photos_most_suspicious_first(scenario: Scenario, shown: list[int]) -> None:
+    assert listed(scenario) == shown
+    # A task that was opened while the loop wrote may have two predictions.
+    marks = [max((p["mislabeling"] for p in scenario.predictions(task_id)), default=None) for task_id in shown]
+    assert marks == [0.9, 0.8, None, 0.6, 0.5]
+
+
+def test_a_review_leaves_the_queue_and_the_version_as_they_are(scenario: Scenario, shown: list[int]) -> None:
+    before, version = queue(scenario), scenario.model_version()
+    write_review(
+        scenario.api,
+        scenario.project_id,
+        [DoubtfulPhoto(task_id, [Suspect(0, "damage", "intact", "damaged", 0.7)]) for task_id in reversed(shown)],
+    )
+    assert listed(scenario) == shown[::-1]
+    assert queue(scenario) == before
+    # The loop reads what changed, and finds nothing to learn from it and nothing to publish.
+    versions = scenario.registry.numbers()
+    newest = max(task.updated_at for task in scenario.tasks())
+    have_a_turn(scenario)
+    assert scenario.registry.numbers() == versions
+    assert scenario.model_version() == version
+    assert queue(scenario) == before
+    assert max(task.updated_at for task in scenario.tasks()) == newest
+    assert listed(scenario) == shown[::-1]
+
+
+def test_a_photo_labelled_anew_leaves_the_tab(scenario: Scenario, shown: list[int]) -> None:
+    (annotation,) = scenario.task(shown[1]).annotations
+    time.sleep(1.5)  # the tab looks at seconds
+    scenario.api.request("PATCH", f"/api/annotations/{annotation.id}/", json={"result": annotation.result})
+    assert listed(scenario) == [shown[0], *shown[2:]]
+
+
+def test_clearing_leaves_neither_marks_nor_tab(scenario: Scenario, shown: list[int]) -> None:
+    assert tab_id(scenario)
+    clear_review(scenario.api, scenario.project_id)
+    assert [tab.title for tab in read_tabs(scenario.api, scenario.project_id)] == ["Default"]
+    assert {p.mislabeling for task in scenario.tasks() for p in task.predictions} == {0.0}
+    assert shown[0] in scenario.labels_in_label_studio()
+
+
+def test_the_commands_answer_in_json(scenario: Scenario) -> None:
+    project = str(scenario.project_id)
+    report = json.loads(carcond(scenario, "quality", project, "--json"))
+    assert (report["photos"], report["measured"]) == (30, 30)
+    assert report["labelled"] == len(scenario.labels_in_label_studio())
+    review = json.loads(carcond(scenario, "review", project, "--json"))
+    assert (review["tab"] is None) == (review["photos"] == [])
+    assert json.loads(carcond(scenario, "review", project, "--clear", "--json")) == {}
+
+
+@pytest.mark.browser
+def test_people_find_the_photos_in_the_tab(scenario: Scenario, shown: list[int], page: Page) -> None:
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?tab={tab_id(scenario)}")
+    expect(page.get_by_text(TAB).first).to_be_visible(timeout=60_000)
+    rows = page.locator(".lsf-table__row-wrapper")
+    expect(rows).to_have_count(len(shown), timeout=60_000)
+    photograph(page, "label-studio-look-again")
+    assert [int(row.inner_text().split()[0]) for row in rows.all()] == shown
+    page.get_by_text("Filters").first.click()
+    expect(page.get_by_text("is before").first).to_be_visible()
+    assert not faults
