@@ -1,8 +1,9 @@
 """Encoders and versions in an object store, for stacks whose processes share no disk.
 
 Each process works on its own `models_dir`, which this keeps like the store: what one writes, the others fetch. The
-store has the same layout, and beside each directory, which never changes, a manifest `<directory>.json` that is
-written last: a directory without one is not complete and is not there. `current` is written after all else.
+store has the same layout, and beside each directory, which never changes, a manifest `<directory>.<digest>.json` that
+is written last: a directory without one is not complete and is not there. Its digest is that of the directory's card,
+by which a directory here is known to be the same without asking. `current` is written after all else.
 
 The store is any address that fsspec knows, like `s3://bucket/carcond`. Only one worker at a time takes a turn of a
 project, so two never write the same version.
@@ -11,12 +12,11 @@ project, so two never write the same version.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 from urllib.parse import urlsplit
 
 from carcond.errors import ModelMirrorError
@@ -70,8 +70,6 @@ class ModelMirror:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         self._root = root.rstrip("/")
         self._local = models_dir
-        # What is known to be the same on both sides; directories never change.
-        self._alike: set[str] = set()
         # Path of a `current` -> its text when both sides were alike. Only what was changed here is handed over: else
         # a turn that changes nothing would take back a rollback made elsewhere meanwhile.
         self._agreed: dict[str, str | None] = {}
@@ -107,7 +105,8 @@ class ModelMirror:
             serving = self._read(shelf.current)
             if serving is None or serving == self._read_local(shelf.current):
                 return False
-            self._fetch(shelf, [serving.strip()])
+            name = serving.strip()
+            self._fetch(shelf, {name: self._stored(shelf)[name]})
             self._fetch_pointers(shelf)
         return True
 
@@ -132,9 +131,8 @@ class ModelMirror:
             files = sorted((folder / name).iterdir())
             for path in files:
                 self._files.pipe_file(f"{self._root}/{directory}/{path.name}", path.read_bytes())
-            manifest = {"card": _digest(folder / name / shelf.card), "files": [path.name for path in files]}
-            self._files.pipe_file(f"{self._root}/{directory}.json", json.dumps(manifest).encode())
-            self._alike.add(directory)
+            manifest = f"{self._root}/{directory}.{_digest(folder / name / shelf.card)}.json"
+            self._files.pipe_file(manifest, json.dumps([path.name for path in files]).encode())
         if shelf.record:
             self._write(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
         current = self._read_local(shelf.current)
@@ -142,30 +140,27 @@ class ModelMirror:
             self._write(shelf.current, current)
             self._agreed[shelf.current] = current
 
-    def _stored(self, shelf: _Shelf) -> list[str]:
-        """Names of the complete directories in the store."""
+    def _stored(self, shelf: _Shelf) -> dict[str, str]:
+        """The complete directories in the store: name -> digest of the card."""
         try:
             paths = self._files.ls(f"{self._root}/{shelf.directories}", detail=False)
         except FileNotFoundError:
-            return []
-        return sorted(Path(path).stem for path in paths if path.endswith(".json"))
+            return {}
+        manifests = [Path(path).name.split(".") for path in sorted(paths) if path.endswith(".json")]
+        return {name: digest for name, digest, _ in manifests}
 
-    def _fetch(self, shelf: _Shelf, names: Iterable[str]) -> None:
-        for name in names:
-            directory = f"{shelf.directories}/{name}"
-            if directory in self._alike:
-                continue
-            manifest: dict[str, Any] = json.loads(self._files.cat_file(f"{self._root}/{directory}.json"))
-            target = self._local / directory
-            if target.exists() and _digest(target / shelf.card) != manifest["card"]:
+    def _fetch(self, shelf: _Shelf, stored: Mapping[str, str]) -> None:
+        for name, digest in stored.items():
+            target = self._local / shelf.directories / name
+            if target.exists() and _digest(target / shelf.card) != digest:
                 # A worker died here before it could hand the version over, and another host made the number anew.
-                logger.warning("%s differs from %s: taking that of the store", target, self.place)
+                logger.warning("%s differs from that in %s, which is taken", target, self.place)
                 rmtree(target)
             if not target.exists():
+                source = f"{self._root}/{shelf.directories}/{name}"
                 with new_directory(target) as draft:
-                    for file in manifest["files"]:
-                        (draft / Path(file).name).write_bytes(self._files.cat_file(f"{self._root}/{directory}/{file}"))
-            self._alike.add(directory)
+                    for file in json.loads(self._files.cat_file(f"{source}.{digest}.json")):
+                        (draft / Path(file).name).write_bytes(self._files.cat_file(f"{source}/{file}"))
 
     def _fetch_pointers(self, shelf: _Shelf) -> None:
         if shelf.record:
@@ -201,4 +196,4 @@ def _merged(theirs: str | None, ours: str | None) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
