@@ -28,6 +28,7 @@ def quality_text(facts: Mapping[str, Any]) -> str:
     console.print(f"{facts['photos']} photos, {facts['labelled']} labelled, {facts['measured']} measured", end="\n\n")
     console.print(_faults_table(facts))
     console.print(_balance_table(facts["balance"]))
+    console.print(f"{MINIMUM_LABELS} labels of a class are the least to train on, {GOOD_LABELS} are good", end="\n\n")
     _print_copies(console, facts)
     for task, found in facts["agreement"].items():
         _print_agreement(console, task, found)
@@ -74,8 +75,7 @@ def _faults_table(facts: Mapping[str, Any]) -> Table:
 
 
 def _balance_table(balance: Mapping[str, Any]) -> Table:
-    title = f"Labels of each class ({MINIMUM_LABELS} are the least to train on, {GOOD_LABELS} are good)"
-    table = _table(title, "task", "class", "labels", "")
+    table = _table("Labels of each class", "task", "class", "labels", "")
     for task, classes in balance.items():
         for name, each in classes.items():
             _add(table, task, name, str(each["labels"]), each["state"])
