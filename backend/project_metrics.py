@@ -71,12 +71,10 @@ class ProjectMetrics:
 
 
 def _was_accepted(registry: Registry, number: int) -> bool:
-    """False only where the gate said so: versions of before the gate have no verdict."""
     try:
-        verdict = registry.load(number).card.get("gate")
-    except RegistryError:
+        return not registry.load(number).is_refused
+    except RegistryError:  # a broken one was refused by nobody
         return True
-    return not (isinstance(verdict, Mapping) and verdict.get("accepted") is False)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
