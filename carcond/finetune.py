@@ -119,7 +119,7 @@ def finetune(
     train_accuracy = loop.measure(train).accuracy
     if not accelerator.is_main_process:
         return None
-    network.cpu()
+    network.cpu().to(memory_format=torch.contiguous_format)
     source = f"fine-tuned on {len(train)} photos from {backbone.weights_source}"
     directory = export_encoder(replace(backbone, weights_source=source), models_dir)
     encoder = Encoder.load(directory)

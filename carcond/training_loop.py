@@ -91,7 +91,8 @@ class TrainingLoop:
                 f"expected a batch_size that {accelerator.num_processes} processes can share evenly, "
                 f"got {settings.batch_size}"
             )
-        self._network = network.to(accelerator.device)
+        # On a CPU, convolutions of this layout take two thirds of the time.
+        self._network = network.to(accelerator.device).to(memory_format=torch.channels_last)
         self._material = material
         self._settings = settings
         self._accelerator = accelerator
@@ -142,7 +143,7 @@ class TrainingLoop:
         order = self._own_share(_cut(positions, self._settings.batch_size))
         with torch.inference_mode(), self._accelerator.autocast():
             for inputs, chosen in batches(self._material.inputs, order, None, self._settings.loader_processes):
-                sums.add(self._network(inputs.to(self._accelerator.device)), chosen)
+                sums.add(self._network(self._moved(inputs)), chosen)
         return sums.measured()
 
     def embeddings(self, positions: IntArray) -> FloatArray:
@@ -156,7 +157,7 @@ class TrainingLoop:
         )
         with torch.inference_mode():
             for part, (inputs, _) in zip(order, batch, strict=True):
-                found[torch.from_numpy(part)] = self._network.encode(inputs.to(self._accelerator.device))[0].float()
+                found[torch.from_numpy(part)] = self._network.encode(self._moved(inputs))[0].float()
         # Each process has filled in its own rows; the others' are zeros.
         return np.asarray(self._accelerator.reduce(found, "sum").cpu().numpy(), dtype=np.float32)
 
@@ -174,7 +175,7 @@ class TrainingLoop:
         for inputs, chosen in batches(self._material.inputs, order, number, settings.loader_processes):
             self._schedule.step_update(step)
             with accelerator.accumulate(model):
-                logits = model(inputs.to(accelerator.device))
+                logits = model(self._moved(inputs))
                 targets = sums.add({key: value.detach() for key, value in logits.items()}, chosen)
                 accelerator.backward(batch_loss(self._losses, logits, targets, settings.label_smoothing))
                 optimizer.step()
@@ -192,6 +193,9 @@ class TrainingLoop:
         accumulated = self._settings.gradient_accumulation
         steps = epoch_order(self._material.train, self._settings.batch_size * accumulated, self._settings.seed, number)
         return [batch for step in steps for batch in np.split(step, accumulated)]
+
+    def _moved(self, inputs: Tensor) -> Tensor:
+        return inputs.to(self._accelerator.device, memory_format=torch.channels_last)
 
     def _own_part(self, batch: IntArray) -> IntArray:
         return batch[self._accelerator.process_index :: self._accelerator.num_processes]
