@@ -9,6 +9,7 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.metrics import Metrics
+from backend.mirroring import ModelFollower
 from backend.model import CarConditionModel, parse_project_id
 from backend.security import is_allowed
 from backend.services import Services, get_services
@@ -35,9 +36,12 @@ def create_app(services: Services | None = None) -> Flask:
     """Make the application."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    services = services or get_services()
+    if services.settings.models_url:
+        ModelFollower(services).start()
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    routes = _Routes(services or get_services())
+    routes = _Routes(services)
     app.before_request(routes.begin)
     app.after_request(routes.count)
     app.before_request(routes.check_caller)

@@ -79,6 +79,7 @@ class Loop:
             LabelStudioError: Label Studio refused or is not there; the next turn goes on.
             LabelConfigError: the project asks for neither task.
             EncoderError: there is no encoder.
+            ModelMirrorError: models cannot be exchanged with other hosts; the next turn goes on.
         """
         watch = _Stopwatch()
         project, binding = self._read()
@@ -91,6 +92,7 @@ class Loop:
         self._settle(snapshot)
         asked = [task for task in TASKS if task.key in binding.choices]
         refit = Refitter(self._services, self._project_id, self._progress).refit(snapshot, asked)
+        self._services.push_versions(self._project_id)
         version = refit.serving
         if version and version.heads.encoder_id != snapshot.encoder_id:
             left += self._embed_for(version)
@@ -133,6 +135,7 @@ class Loop:
 
     def _read(self) -> tuple[ProjectInfo, LabelBinding]:
         self._progress("reading labels", 0, 0)
+        self._services.pull_models(self._project_id)
         try:
             project = self._services.api.project(self._project_id)
         except LabelStudioError as error:

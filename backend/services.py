@@ -5,6 +5,7 @@ from functools import cache, cached_property
 from backend.labelstudio import LabelStudioApi
 from backend.photos import PhotoFetcher
 from carcond.encoder import Encoder, encoder_directory, find_encoder
+from carcond.model_mirror import ModelMirror
 from carcond.registry import Registry
 from carcond.settings import Settings, get_settings
 from carcond.store import Store
@@ -32,6 +33,34 @@ class Services:
     def photos(self) -> PhotoFetcher:
         """The way to photos."""
         return PhotoFetcher(self.settings)
+
+    @cached_property
+    def mirror(self) -> ModelMirror | None:
+        """The way to the object store of models, None where all processes share a disk. Not for several threads.
+
+        Raises:
+            ModelMirrorError: it cannot be opened.
+        """
+        return ModelMirror(self.settings.models_dir, self.settings.models_url) if self.settings.models_url else None
+
+    def pull_models(self, project_id: int) -> None:
+        """Fetch the encoders and a project's versions that other hosts have made.
+
+        Raises:
+            ModelMirrorError: the object store cannot be read.
+        """
+        if self.mirror:
+            self.mirror.pull_encoders()
+            self.mirror.pull_versions(project_id)
+
+    def push_versions(self, project_id: int) -> None:
+        """Hand a project's versions to other hosts.
+
+        Raises:
+            ModelMirrorError: the object store cannot be written.
+        """
+        if self.mirror:
+            self.mirror.push_versions(project_id)
 
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""

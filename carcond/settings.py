@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
     database_url: str = Field("sqlite:///.carcond/carcond.sqlite3", validation_alias=_shared_name("DATABASE_URL"))
     models_dir: Path = Path("models")
+    # An object store, as an address for fsspec, where processes share no disk: `models_dir` is then kept like it
+    models_url: str = ""
 
     # Who may call, and what may be fetched
     basic_auth_user: str = ""

@@ -18,15 +18,22 @@ def encoder(
 
     Example: carcond encoder --weights efficientnet_b4.safetensors
     """
+    from backend.services import get_services  # noqa: PLC0415
+
     settings = get_settings()
     backbone = backbone or settings.backbone
     weights = weights or settings.backbone_weights
+    mirror = get_services().mirror
+    if mirror:
+        mirror.pull_encoders()
     card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights))
     if card is None:
         # Only making an encoder needs torch, which takes seconds to import.
         from carcond.network import build_encoder  # noqa: PLC0415
 
         card = read_card(build_encoder(settings.models_dir, backbone, weights))
+    if mirror:
+        mirror.push_encoders()
     if card.fallback_reason:
         print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
     print(f"encoder {card.encoder_id}: {card.backbone}, weights {card.weights_source}")

@@ -28,5 +28,6 @@ def status(
             f"project {project} is not known here. For a stack that scripts/up started, load its settings first: "
             "set -a; . .carcond/environment; set +a"
         )
+    services.pull_models(project)
     facts = project_status(services, get_job_queue(), project)
     print(json.dumps(facts, indent=2) if as_json else status_text(facts))

@@ -90,6 +90,7 @@ def rollback(project: _Project, why: _Why, by: _By = "", as_json: _Json = False)
 def _registry(project: int) -> Registry:
     from backend.services import get_services  # noqa: PLC0415 - `carcond --help` needs no services
 
+    get_services().pull_models(project)
     registry = get_services().registry(project)
     if not registry.numbers():
         raise RegistryError(
@@ -112,6 +113,7 @@ def _change(
     # Without it no new photo could be seen.
     encoder_directory(get_services().settings.models_dir, version.heads.encoder_id)
     promotion = registry.promote(version.number, by or _user(), why, action)
+    get_services().push_versions(project)
     problem = ""
     try:
         get_job_queue().nudge(project)
