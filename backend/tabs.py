@@ -15,9 +15,9 @@ from backend.labelstudio import LabelStudioApi
 _PATH = "/api/dm/views/"
 # What says nothing of a photo to look at; a person can show it again.
 _HIDDEN = (
-    *("inner_id", "cancelled_annotations", "total_predictions", "annotations_ids", "predictions_score"),
-    *("predictions_model_versions", "predictions_results", "file_upload", "storage_filename", "created_at"),
-    *("updated_at", "updated_by", "avg_lead_time", "draft_exists"),
+    *("inner_id", "cancelled_annotations", "total_predictions", "annotations_ids", "annotations_results"),
+    *("predictions_score", "predictions_model_versions", "predictions_results", "file_upload", "storage_filename"),
+    *("created_at", "updated_at", "updated_by", "avg_lead_time", "draft_exists"),
 )
 
 
