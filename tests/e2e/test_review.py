@@ -143,3 +143,12 @@ def test_people_find_the_photos_in_the_tab(scenario: Scenario, shown: list[int],
     page.get_by_text("Filters").first.click()
     expect(page.get_by_text("is before").first).to_be_visible()
     assert not faults
+
+
+@pytest.mark.browser
+def test_a_label_confirmed_by_pressing_update_leaves_the_tab(scenario: Scenario, shown: list[int], page: Page) -> None:
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?tab={tab_id(scenario)}")
+    page.locator(".lsf-table__row-wrapper").first.click(timeout=60_000)
+    with page.expect_response(lambda response: response.request.method == "PATCH" and "/annotations/" in response.url):
+        page.get_by_role("button", name="Update").click(timeout=60_000)
+    assert listed(scenario) == shown[1:]
