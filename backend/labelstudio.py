@@ -41,7 +41,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A prediction as Label Studio keeps it; `slot` is its `cluster` field, `mislabeling` a mark of `backend.review`."""
+    """A prediction as Label Studio keeps it; `slot` is its `cluster` field, `mislabeling` is for `backend.review`."""
 
     id: int
     task_id: int
