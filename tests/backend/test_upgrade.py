@@ -1,0 +1,40 @@
+"""The loop goes on from what an earlier release left."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backend.services import Services, get_services
+from tests.backend.conftest import MakeSettings
+from tests.backend.garage import Garage
+from tests.backend.http_server import HttpServer
+from tests.carcond.test_old_models import OLD_MODELS
+from tests.carcond.test_schema import OLD_STORES
+
+
+@pytest.fixture
+def old_services(server: HttpServer, make_settings: MakeSettings, models_dir: Path, tmp_path: Path) -> Services:
+    """Services on a store and a version of an earlier release."""
+    shutil.copytree(OLD_MODELS / "projects", models_dir / "projects")
+    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
+        connection.executescript((OLD_STORES / "sqlite.sql").read_text(encoding="utf-8"))
+    make_settings(LABEL_STUDIO_URL=server.url)
+    return get_services()
+
+
+def test_an_old_version_serves_until_new_labels_make_the_next(old_services: Services, server: HttpServer) -> None:
+    garage = Garage(old_services, server)
+    ids = garage.add_photos(40)
+    # The very labels that it was fitted on: there is nothing to be learned.
+    garage.label(*ids[:12])
+    assert garage.settle().version == "carcond-0001"
+    garage.label(*ids[12:16])
+    assert garage.settle().version == "carcond-0002"
+    assert old_services.registry(1).load(2).card["parent"] == "carcond-0001"
+    # What the store knew of another project is still there.
+    assert [photo.side for photo in old_services.store.known_photos(7)] == ["train", "holdout", None, None]
+    old_services.store.close()
+    old_services.photos.close()
