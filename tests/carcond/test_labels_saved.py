@@ -1,10 +1,12 @@
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
+from carcond.heads import FloatArray
 from carcond.labels_saved import LabelsSaved, labels_saved
 from carcond.learning_curve import LabelHistory
 from carcond.split import LEAST_IMPORTED
@@ -42,16 +44,24 @@ def test_of_labels_chosen_by_chance_neither_kind_is_favoured() -> None:
     assert 0.8 < np.exp(np.log(ratios).mean()) < 1.25
 
 
+def many_dimensions(seed: int) -> LabelHistory:
+    return draw_history(500, seed, dimension=150, distance=3.0, held=0.4)
+
+
+def ratios(histories: Iterable[LabelHistory]) -> FloatArray:
+    return np.array([labels_saved(history).ratio for history in histories], dtype=np.float32)
+
+
 def test_better_labels_need_fewer() -> None:
-    histories = [draw_history(600, seed, dimension=60, held=0.4) for seed in range(4)]
-    better, chance = ([labels_saved(each) for each in found] for found in (map(better_chosen, histories), histories))
-    assert np.median([each.ratio or np.nan for each in better]) < 0.6
-    assert all((each.high or 9) < (other.high or 0) for each, other in zip(better, chance, strict=True))
+    found = ratios(better_chosen(many_dimensions(seed)) for seed in range(4))
+    assert np.median(found) < 0.5
+    assert (found < ratios(many_dimensions(seed) for seed in range(4))).all()
 
 
 def test_worse_labels_need_more() -> None:
-    found = [labels_saved(worse_chosen(draw_history(600, seed, dimension=60, held=0.4))) for seed in range(5)]
-    assert np.median([each.ratio or np.nan for each in found]) > 1.5
+    found = ratios(worse_chosen(many_dimensions(seed)) for seed in range(4))
+    assert np.median(found) > 2
+    assert (found > ratios(many_dimensions(seed) for seed in range(4))).all()
 
 
 def test_a_wide_interval_is_told_as_not_known() -> None:
