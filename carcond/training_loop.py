@@ -76,16 +76,24 @@ class Material:
 class TrainingLoop:
     """The training of one network.
 
-    Args:
-        network: trained in place.
+    Attributes:
         material: photos and labels.
-        settings: how.
-        accelerator: from `make_accelerator`.
     """
 
     def __init__(
         self, network: TwoHeadNetwork, material: Material, settings: TrainingSettings, accelerator: Accelerator
     ) -> None:
+        """Prepare it.
+
+        Args:
+            network: trained in place.
+            material: photos and labels.
+            settings: how.
+            accelerator: from `make_accelerator`.
+
+        Raises:
+            TrainingError: the processes cannot share a batch evenly.
+        """
         if settings.batch_size % accelerator.num_processes:
             raise TrainingError(
                 f"expected a batch_size that {accelerator.num_processes} processes can share evenly, "
@@ -93,7 +101,7 @@ class TrainingLoop:
             )
         # On a CPU, convolutions of this layout take two thirds of the time.
         self._network = network.to(accelerator.device).to(memory_format=torch.channels_last)
-        self._material = material
+        self.material = material
         self._settings = settings
         self._accelerator = accelerator
         self._targets = {key: torch.from_numpy(indices) for key, indices in material.classes.items()}
@@ -123,7 +131,7 @@ class TrainingLoop:
         watcher = _Watcher(watch if self._accelerator.is_main_process else None, self._steps)
         if not history:
             started = time.monotonic()
-            history = [Epoch(0, None, self.measure(self._material.validation), 0.0, time.monotonic() - started)]
+            history = [Epoch(0, None, self.measure(self.material.validation), 0.0, time.monotonic() - started)]
             best = self._weights()
             self._save(checkpoints, history, best)
             watcher.tell(0, history)
@@ -142,7 +150,7 @@ class TrainingLoop:
         sums = _Sums(self._losses, self._targets, self._accelerator)
         order = self._own_share(_cut(positions, self._settings.batch_size))
         with torch.inference_mode(), self._accelerator.autocast():
-            for inputs, chosen in batches(self._material.inputs, order, None, self._settings.loader_processes):
+            for inputs, chosen in batches(self.material.inputs, order, None, self._settings.loader_processes):
                 sums.add(self._network(self._moved(inputs)), chosen)
         return sums.measured()
 
@@ -153,7 +161,7 @@ class TrainingLoop:
         order = self._own_share(_cut(rows, self._settings.batch_size))
         found = torch.zeros(len(positions), self._network.dimension, device=self._accelerator.device)
         batch = batches(
-            self._material.inputs, [positions[part] for part in order], None, self._settings.loader_processes
+            self.material.inputs, [positions[part] for part in order], None, self._settings.loader_processes
         )
         with torch.inference_mode():
             for part, (inputs, _) in zip(order, batch, strict=True):
@@ -172,7 +180,7 @@ class TrainingLoop:
         sums = _Sums(self._losses, self._targets, accelerator)
         step = (number - 1) * self._epoch_steps
         order = [self._own_part(batch) for batch in self._order(number)]
-        for inputs, chosen in batches(self._material.inputs, order, number, settings.loader_processes):
+        for inputs, chosen in batches(self.material.inputs, order, number, settings.loader_processes):
             self._schedule.step_update(step)
             with accelerator.accumulate(model):
                 logits = model(self._moved(inputs))
@@ -185,13 +193,13 @@ class TrainingLoop:
                 watcher.tell(step, history)
         rate = float(self._optimizer.param_groups[0]["lr"])
         train = sums.measured()
-        validation = self.measure(self._material.validation)
+        validation = self.measure(self.material.validation)
         return Epoch(number, train, validation, rate, time.monotonic() - started)
 
     def _order(self, number: int) -> list[IntArray]:
         """Positions of each batch of an epoch; the batches of a step follow each other."""
         accumulated = self._settings.gradient_accumulation
-        steps = epoch_order(self._material.train, self._settings.batch_size * accumulated, self._settings.seed, number)
+        steps = epoch_order(self.material.train, self._settings.batch_size * accumulated, self._settings.seed, number)
         return [batch for step in steps for batch in np.split(step, accumulated)]
 
     def _moved(self, inputs: Tensor) -> Tensor:
