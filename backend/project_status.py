@@ -99,7 +99,8 @@ def _learning(
     # Annotations are numbered as they are made; their times move when one is corrected.
     made: dict[int, int] = {}
     for row in annotations:
-        made.setdefault(row.task_id, row.annotation_id)
+        if not row.cancelled:
+            made.setdefault(row.task_id, row.annotation_id)
     drawn = {p.task_id for p in photos if p.drawn and p.side == HOLDOUT}
     origins = {
         e.task_id: Origin(made[e.task_id], drawn=e.task_id in drawn, imported=e.task_id not in asked)

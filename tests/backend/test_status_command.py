@@ -109,6 +109,7 @@ def test_too_few_labels_make_no_forecast_and_say_what_is_missing(trained: tuple[
     found = facts()["forecast"]["damage"]
     assert found["state"] == "too few labels"
     assert found["missing"] == "48 more labels to train on, 10 more hold-out labels"
+    assert facts()["labels_saved"]["damage"]["missing"].startswith("30 more labels of drawn photos")
     assert "too few labels: 48 more labels to train on" in " ".join(run().split())
 
 
