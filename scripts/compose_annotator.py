@@ -10,6 +10,8 @@ from scripts.compose_engine import CheckError
 
 _CLEANLINESS = ("clean", "slightly dirty", "very dirty")
 _DAMAGE = ("intact", "damaged")
+# All tasks in one answer, from a Label Studio that is busy with other things.
+_READ_PATIENCE_S = 120
 
 
 class Annotator:
@@ -18,7 +20,7 @@ class Annotator:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._token = token
-        self.project_id = int(self._request("GET", "/api/projects/")["results"][0]["id"])
+        self.project_id = int(self._read("/api/projects/")["results"][0]["id"])
         self.submitted: set[int] = set(self.labelled())
         self._unsure: set[int] = set()
 
@@ -48,18 +50,18 @@ class Annotator:
     def labelled(self) -> list[int]:
         """Ids of the tasks that have a label in Label Studio, a task once for each."""
         path = f"/api/tasks/?project={self.project_id}&page_size=1000&fields=all"
-        tasks = self._request("GET", path)["tasks"]
+        tasks = self._read(path)["tasks"]
         return sorted(task["id"] for task in tasks for _ in task["annotations"])
 
     def predictions(self) -> dict[int, int]:
         """Task without a label -> how many predictions it has."""
         path = f"/api/tasks/?project={self.project_id}&page_size=1000&fields=all"
-        tasks = self._request("GET", path)["tasks"]
+        tasks = self._read(path)["tasks"]
         return {task["id"]: len(task["predictions"]) for task in tasks if not task["annotations"]}
 
     def version(self) -> str:
         """The version that Label Studio serves."""
-        return str(self._request("GET", f"/api/projects/{self.project_id}/")["model_version"])
+        return str(self._read(f"/api/projects/{self.project_id}/")["model_version"])
 
     def is_refused(self, url: str) -> bool:
         """Whether Label Studio's guard against calling inner networks refuses an address."""
@@ -86,14 +88,20 @@ class Annotator:
         self.submitted = set(labelled)
         return len(labelled)
 
-    def _request(self, method: str, path: str, body: Any = None) -> Any:
+    def _read(self, path: str) -> Any:
+        try:
+            return self._request("GET", path, patience_s=_READ_PATIENCE_S)
+        except OSError as error:
+            raise CheckError(f"Label Studio does not answer GET {path}: {error}") from error
+
+    def _request(self, method: str, path: str, body: Any = None, patience_s: float = 20) -> Any:
         request = urllib.request.Request(  # noqa: S310 - its own address
             self._url + path,
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Token {self._token}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=patience_s) as response:  # noqa: S310
             return json.load(response)
 
 
