@@ -27,14 +27,19 @@ class Report:
         start = time.monotonic()
         try:
             yield found
-        except CheckError as error:
-            self.failed = True
-            self._add(what, ", ".join([f"FAILED: {error}".splitlines()[0], *found]), time.monotonic() - start)
-            print(error, file=sys.stderr)
-            if not isinstance(error, BarMissedError):
-                raise
+        except BarMissedError as error:
+            self._fail(what, error, found, start)
+        except Exception as error:  # of whatever kind: the table must not end before what went wrong
+            self._fail(what, error, found, start)
+            raise
         else:
             self._add(what, ", ".join(found) or "good", time.monotonic() - start)
+
+    def _fail(self, what: str, error: Exception, found: list[str], start: float) -> None:
+        self.failed = True
+        text = str(error) or type(error).__name__
+        self._add(what, ", ".join([f"FAILED: {text.splitlines()[0]}", *found]), time.monotonic() - start)
+        print(text, file=sys.stderr)
 
     def _add(self, what: str, found: str, seconds: float) -> None:
         self.rows.append((what, found, seconds))

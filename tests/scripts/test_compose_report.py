@@ -22,6 +22,14 @@ def test_a_broken_stack_ends_the_run() -> None:
     assert report.rows[0][:2] == ("labels", "FAILED: two labels are lost")
 
 
+def test_an_error_that_nobody_thought_of_is_in_the_table_too() -> None:
+    report = Report()
+    with pytest.raises(TimeoutError), report.check("labels"):
+        raise TimeoutError
+    assert report.rows[0][:2] == ("labels", "FAILED: TimeoutError")
+    assert report.failed
+
+
 def test_a_missed_bar_is_a_failure_but_the_checks_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report()
     with report.check("up") as found:
