@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from backend.embedding import Progress
 from backend.services import Services
 from backend.snapshot import Snapshot
+from carcond.card_values import mapping, plain
 from carcond.errors import NotEnoughLabelsError, RegistryError
 from carcond.examples import LabelledSet, labelled_set
 from carcond.gate import Contender, Verdict, judge
@@ -106,7 +107,7 @@ class Refitter:
         """Make the candidate the serving version if it may."""
         # Read again: somebody may have rolled back while the candidate was fitted.
         serving = self._registry.current()
-        reason = str(candidate.card.get("gate", {}).get("reason", ""))
+        reason = plain(mapping(candidate.card, "gate").get("reason") or "", 1000)
         if candidate.is_refused:
             return Refit(serving, refused=f"{candidate.name}: {reason}")
         if candidate.card.get("parent") != _name(serving) or self._registry.has_served(candidate.number):

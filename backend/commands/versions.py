@@ -124,7 +124,7 @@ def _change(
     else:
         print(_in_words(promotion))
     if version.is_refused:
-        print(f"{version.name} had been refused: {version.card['gate'].get('reason')}", file=sys.stderr)
+        print(f"{version.name} had been refused: {plain(version.card['gate'].get('reason'), 1000)}", file=sys.stderr)
     if problem:
         print(
             f"{version.name} serves, but Label Studio's queue keeps the old order until the worker runs: {problem}",
