@@ -49,6 +49,7 @@ class StoredPrediction:
     score: float | None
     slot: int | None
     mislabeling: float = 0.0
+    updated_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ def _parse_prediction(row: dict[str, Any]) -> StoredPrediction:
         score=row.get("score"),
         slot=row.get("cluster"),
         mislabeling=float(row.get("mislabeling") or 0),
+        updated_at=str(row.get("updated_at") or ""),
     )
 
 

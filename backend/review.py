@@ -3,7 +3,7 @@
 Each suspected photo's prediction gets the suspicion as its `mislabeling`, the field that Label Studio has for it.
 Its Data Manager can neither show nor order by that field, but it can order by when a task changed, and writing the
 field changes the task. So the least suspicious photo is written first, and the tab shows those first that changed
-last. A photo that anybody labels anew has changed since, and leaves the tab at once.
+last. A photo that anybody labels anew has changed since: it leaves the tab at once, and is not shown again.
 
 Nothing else of a prediction is touched, and none is made or removed: version, score and slot, by which Label Studio
 serves the queue, stay as they are.
@@ -11,6 +11,7 @@ serves the queue, stay as they are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -79,14 +80,16 @@ def review_labels(services: Services, project_id: int) -> Review:
     return Review(labelled, suspicions, [DoubtfulPhoto(task_id, found) for task_id, found in doubts.items()])
 
 
-def review_facts(services: Services, project_id: int, review: Review, shown: int, tab: int | None) -> dict[str, Any]:
+def review_facts(
+    services: Services, project_id: int, review: Review, shown: Sequence[DoubtfulPhoto], tab: int | None
+) -> dict[str, Any]:
     """What `carcond review` tells, JSON-ready.
 
     Args:
         services: whose Label Studio is linked to.
         project_id: the project.
         review: of the project.
-        shown: how many photos are told of.
+        shown: the photos to tell of.
         tab: id of the tab, None when there is none.
 
     Returns:
@@ -105,7 +108,7 @@ def review_facts(services: Services, project_id: int, review: Review, shown: int
                 {k: row[k] for k in row if k != "photo"} for row in facts["suspects"] if row["photo"] == photo.task_id
             ],
         }
-        for photo in review.photos[:shown]
+        for photo in shown
     ]
     return {"judged": facts["judged"], "photos": photos, "tab": f"{page}?tab={tab}" if tab else None}
 
@@ -134,35 +137,61 @@ def _rated(photo: Photo, label: MergedLabel | None) -> RatedPhoto:
     )
 
 
-def write_review(api: LabelStudioApi, project_id: int, photos: Sequence[DoubtfulPhoto]) -> int | None:
-    """Mark these photos and show them in the tab; photos marked before are marked no longer.
+def photos_to_show(tasks: Sequence[LabelStudioTask], photos: Sequence[DoubtfulPhoto]) -> list[DoubtfulPhoto]:
+    """Those of the photos that still have a label which nobody has looked at since it was marked."""
+    by_id = {task.id: task for task in tasks}
+    return [
+        photo
+        for photo in photos
+        if photo.task_id in by_id and _answers(by_id[photo.task_id]) and not _looked_at(by_id[photo.task_id])
+    ]
+
+
+def _answers(task: LabelStudioTask) -> list[int]:
+    """Ids of the annotations that were not skipped."""
+    return [annotation.id for annotation in task.annotations if not annotation.cancelled]
+
+
+def _looked_at(task: LabelStudioTask) -> bool:
+    """Whether an annotation was written after the mark: whoever did that saw the photo, and was asked to look well."""
+    marked = [datetime.fromisoformat(p.updated_at) for p in task.predictions if p.mislabeling]
+    answered = [datetime.fromisoformat(annotation.updated_at) for annotation in task.annotations]
+    return bool(marked and answered) and max(answered) > max(marked)
+
+
+def write_review(
+    api: LabelStudioApi, project_id: int, photos: Sequence[DoubtfulPhoto], top: int
+) -> tuple[int | None, list[DoubtfulPhoto]]:
+    """Mark the first photos to show, and show them in the tab; photos that are doubtful no longer lose their mark.
 
     Args:
         api: the way to Label Studio.
         project_id: whose photos.
-        photos: most suspicious first.
+        photos: the doubtful ones, most suspicious first.
+        top: at most so many are shown.
 
     Returns:
-        The tab's id; None when there is nothing to look at, and no tab.
+        The tab's id, None when there is nothing to look at, and no tab; and the photos shown.
 
     Raises:
         LabelStudioError: Label Studio refused or is not there; running it again makes up for it.
     """
     tasks = {task.id: task for task in api.tasks(project_id)}
-    # Deleted photos, and those whose label was taken back, are no longer to be looked at.
-    answers = {task.id: [a.id for a in task.annotations if not a.cancelled] for task in tasks.values()}
-    shown = [photo for photo in photos if answers.get(photo.task_id)]
-    _unmark(api, list(tasks.values()), keep={photo.task_id for photo in shown})
+    shown = photos_to_show(list(tasks.values()), photos)[:top]
+    written = {photo.task_id for photo in shown}
+    # The mark of a photo that was looked at is what tells so, as long as it is doubtful.
+    looked_at = {photo.task_id for photo in photos if photo.task_id in tasks and _looked_at(tasks[photo.task_id])}
+    _unmark(api, list(tasks.values()), keep=written | looked_at)
     if not shown:
         remove_tab(api, project_id, TAB)
-        return None
+        return None, []
     before = max(task.updated_at for task in tasks.values())
     for photo in reversed(shown):
         _mark(api, tasks[photo.task_id], photo.suspicion)
-    written = {photo.task_id for photo in shown}
     changed = [task.updated_at for task in api.tasks(project_id, changed_since=before) if task.id in written]
     # One annotation names a task; with all of them the tab would show it once for each.
-    return put_tab(api, project_id, TAB, [answers[photo.task_id][-1] for photo in shown], max(changed, default=before))
+    named = [_answers(tasks[photo.task_id])[-1] for photo in shown]
+    return put_tab(api, project_id, TAB, named, max(changed, default=before)), shown
 
 
 def clear_review(api: LabelStudioApi, project_id: int) -> None:

@@ -20,7 +20,14 @@ def review(
     # Other commands need none of these, and they take a second to import.
     from backend.commands.project import check_project  # noqa: PLC0415
     from backend.quality_view import review_text  # noqa: PLC0415
-    from backend.review import TAB, clear_review, review_facts, review_labels, write_review  # noqa: PLC0415
+    from backend.review import (  # noqa: PLC0415
+        TAB,
+        clear_review,
+        photos_to_show,
+        review_facts,
+        review_labels,
+        write_review,
+    )
     from backend.services import get_services  # noqa: PLC0415
 
     services = get_services()
@@ -30,6 +37,9 @@ def review(
         print("{}" if as_json else f'nothing is marked any more, and there is no tab "{TAB}"')
         return
     found = review_labels(services, project)
-    tab = None if dry_run else write_review(services.api, project, found.photos[:top])
-    facts = review_facts(services, project, found, top, tab)
+    if dry_run:
+        tab, shown = None, photos_to_show(list(services.api.tasks(project)), found.photos)[:top]
+    else:
+        tab, shown = write_review(services.api, project, found.photos, top)
+    facts = review_facts(services, project, found, shown, tab)
     print(json.dumps(facts, indent=2) if as_json else review_text(facts))

@@ -226,8 +226,9 @@ class FakeLabelStudio(LabelStudioApi):
                 assert set(json) == {"mislabeling"}
                 task = self._owner(int(number))
                 with self._write("mark", task.id):
-                    task.predictions[int(number)] = replace(task.predictions[int(number)], **json)
                     task.updated_at = self._tick()
+                    marked = replace(task.predictions[int(number)], **json, updated_at=task.updated_at)
+                    task.predictions[int(number)] = marked
             case "PATCH", ["tasks", number]:
                 assert json == {}
                 if int(number) not in self._tasks:
@@ -262,10 +263,11 @@ class FakeLabelStudio(LabelStudioApi):
         # A change leaves the fields that it does not name.
         kept = task.predictions.get(prediction_id)
         mark = kept.mislabeling if kept else 0.0
-        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot, mark)
+        now = self._tick()
+        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot, mark, now)
         task.predictions[prediction_id] = stored
         task.results[prediction_id] = draft.result
-        task.updated_at = self._tick()
+        task.updated_at = now
         return stored
 
     def _write(self, kind: str, what: Any) -> threading.RLock:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from backend.review import TAB, DoubtfulPhoto, clear_review, review_labels, write_review
@@ -29,6 +31,11 @@ def doubts(*task_ids: int) -> list[DoubtfulPhoto]:
     return [photo(task_id, 0.9 - i / 100) for i, task_id in enumerate(task_ids)]
 
 
+def show(studio: FakeLabelStudio, photos: list[DoubtfulPhoto], top: int = 50) -> int | None:
+    tab, _ = write_review(studio, PROJECT, photos, top)
+    return tab
+
+
 def marks(studio: FakeLabelStudio) -> dict[int, float]:
     return {
         task.id: prediction.mislabeling
@@ -40,7 +47,7 @@ def marks(studio: FakeLabelStudio) -> dict[int, float]:
 
 def test_the_tab_shows_doubtful_photos_most_suspicious_first(trained: Trained) -> None:
     garage, ids = trained
-    tab = write_review(garage.studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    tab = show(garage.studio, doubts(ids[5], ids[0], ids[9]))
     assert garage.studio.listed(TAB) == [ids[5], ids[0], ids[9]]
     assert marks(garage.studio) == {ids[5]: 0.9, ids[0]: 0.89, ids[9]: 0.88}
     assert tab in garage.studio.tabs
@@ -48,9 +55,9 @@ def test_the_tab_shows_doubtful_photos_most_suspicious_first(trained: Trained) -
 
 def test_a_second_review_replaces_the_first(trained: Trained) -> None:
     garage, ids = trained
-    first = write_review(garage.studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    first = show(garage.studio, doubts(ids[5], ids[0], ids[9]))
     garage.studio.tabs[first or 0]["columnsWidth"] = {"tasks:id": 50}
-    second = write_review(garage.studio, PROJECT, doubts(ids[2], ids[5]))
+    second = show(garage.studio, doubts(ids[2], ids[5]))
     assert garage.studio.listed(TAB) == [ids[2], ids[5]]
     assert marks(garage.studio) == {ids[2]: 0.9, ids[5]: 0.89}
     assert second == first
@@ -60,7 +67,7 @@ def test_a_second_review_replaces_the_first(trained: Trained) -> None:
 def test_a_photo_labelled_anew_leaves_the_tab_at_once(trained: Trained) -> None:
     garage, ids = trained
     studio = garage.studio
-    write_review(studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    show(studio, doubts(ids[5], ids[0], ids[9]))
     (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == ids[0]).annotations
     studio.wait(5)
     studio.change_annotation(ids[0], annotation.id, damage="damaged")
@@ -70,14 +77,14 @@ def test_a_photo_labelled_anew_leaves_the_tab_at_once(trained: Trained) -> None:
 def test_a_photo_that_two_people_labelled_is_shown_once(trained: Trained) -> None:
     garage, ids = trained
     garage.label(ids[3], annotator=2)
-    write_review(garage.studio, PROJECT, doubts(ids[3], ids[4]))
+    show(garage.studio, doubts(ids[3], ids[4]))
     assert garage.studio.listed(TAB) == [ids[3], ids[4]]
 
 
 def test_a_photo_without_a_prediction_is_shown_and_gets_none(trained: Trained) -> None:
     garage, ids = trained
     garage.studio.delete_prediction(garage.studio.prediction(ids[4]).id)
-    write_review(garage.studio, PROJECT, doubts(ids[5], ids[4], ids[3]))
+    show(garage.studio, doubts(ids[5], ids[4], ids[3]))
     assert garage.studio.listed(TAB) == [ids[5], ids[4], ids[3]]
     assert garage.studio.predictions_of(ids[4]) == []
 
@@ -89,14 +96,14 @@ def test_photos_deleted_or_without_their_label_are_left_out(trained: Trained) ->
     studio.delete_annotation(ids[2], annotation.id)
     studio.delete_task(ids[3])
     studio.annotate(ids[30], cancelled=True)
-    write_review(studio, PROJECT, doubts(ids[2], ids[3], ids[30], ids[4]))
+    show(studio, doubts(ids[2], ids[3], ids[30], ids[4]))
     assert studio.listed(TAB) == [ids[4]]
 
 
 def test_without_a_doubtful_photo_there_is_no_tab(trained: Trained) -> None:
     garage, ids = trained
-    write_review(garage.studio, PROJECT, doubts(ids[5]))
-    assert write_review(garage.studio, PROJECT, []) is None
+    show(garage.studio, doubts(ids[5]))
+    assert show(garage.studio, []) is None
     assert TAB not in [data["title"] for data in garage.studio.tabs.values()]
     assert marks(garage.studio) == {}
 
@@ -104,10 +111,10 @@ def test_without_a_doubtful_photo_there_is_no_tab(trained: Trained) -> None:
 def test_clearing_takes_back_all_that_was_written(trained: Trained) -> None:
     garage, ids = trained
     studio = garage.studio
-    before = [(task.id, task.annotations, task.predictions, task.data) for task in studio.tasks(PROJECT)]
-    write_review(studio, PROJECT, doubts(ids[5], ids[0]))
+    before = everything(studio)
+    show(studio, doubts(ids[5], ids[0]))
     clear_review(studio, PROJECT)
-    assert [(task.id, task.annotations, task.predictions, task.data) for task in studio.tasks(PROJECT)] == before
+    assert everything(studio) == before
     assert [data["title"] for data in studio.tabs.values()] == ["Default"]
 
 
@@ -115,7 +122,7 @@ def test_other_tabs_stay_and_the_project_never_loses_its_own(trained: Trained) -
     garage, ids = trained
     studio = garage.studio
     studio.request("POST", "/api/dm/views/", json={"project": PROJECT, "data": {"title": "mine"}})
-    write_review(studio, PROJECT, doubts(ids[5]))
+    show(studio, doubts(ids[5]))
     assert [data["title"] for data in studio.tabs.values()] == ["mine", TAB]
     clear_review(studio, PROJECT)
     assert [data["title"] for data in studio.tabs.values()] == ["mine"]
@@ -126,7 +133,7 @@ def test_a_review_neither_moves_the_queue_nor_makes_a_version(trained: Trained) 
     studio = garage.studio
     served = studio.served()
     queue = {p.id: (p.model_version, p.score, p.slot) for t in studio.tasks(PROJECT) for p in t.predictions}
-    write_review(studio, PROJECT, doubts(*ids[:12]))
+    show(studio, doubts(*ids[:12]))
     assert studio.served() == served
     studio.writes.clear()
     report = garage.settle()
@@ -138,14 +145,72 @@ def test_a_review_neither_moves_the_queue_nor_makes_a_version(trained: Trained) 
 def test_a_review_that_was_cut_off_is_made_whole_by_the_next(trained: Trained) -> None:
     garage, ids = trained
     studio = garage.studio
-    write_review(studio, PROJECT, doubts(ids[5], ids[0], ids[9]))
+    show(studio, doubts(ids[5], ids[0], ids[9]))
     studio.writes_until_failure = 2
     with pytest.raises(LabelStudioError):
-        write_review(studio, PROJECT, doubts(ids[1], ids[2], ids[3]))
+        show(studio, doubts(ids[1], ids[2], ids[3]))
     studio.writes_until_failure = None
-    write_review(studio, PROJECT, doubts(ids[1], ids[2], ids[3]))
+    show(studio, doubts(ids[1], ids[2], ids[3]))
     assert studio.listed(TAB) == [ids[1], ids[2], ids[3]]
     assert set(marks(studio)) == {ids[1], ids[2], ids[3]}
+
+
+def everything(studio: FakeLabelStudio) -> list[object]:
+    """All of the tasks but when they changed."""
+    return [
+        (task.id, task.data, task.annotations, [replace(p, updated_at="") for p in task.predictions])
+        for task in studio.tasks(PROJECT)
+    ]
+
+
+def answer_again(studio: FakeLabelStudio, task_id: int, **classes: str) -> None:
+    (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == task_id).annotations
+    studio.wait(5)
+    studio.change_annotation(task_id, annotation.id, **classes)
+
+
+def test_a_label_that_somebody_confirmed_is_not_shown_again(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    show(studio, doubts(ids[5], ids[0], ids[9]))
+    answer_again(studio, ids[0], **garage.truth[ids[0]])
+    for _ in range(2):
+        show(studio, doubts(ids[5], ids[0], ids[9]))
+        assert studio.listed(TAB) == [ids[5], ids[9]]
+    clear_review(studio, PROJECT)
+    show(studio, doubts(ids[5], ids[0], ids[9]))
+    assert studio.listed(TAB) == [ids[5], ids[0], ids[9]]
+
+
+def test_a_label_that_was_doubted_once_may_be_doubted_again_later(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    show(studio, doubts(ids[5], ids[0]))
+    answer_again(studio, ids[0], damage="damaged")
+    show(studio, doubts(ids[5]))  # put right: no doubt is left, and nothing to be remembered
+    show(studio, doubts(ids[5], ids[0]))
+    assert studio.listed(TAB) == [ids[5], ids[0]]
+
+
+def test_a_photo_whose_label_was_taken_back_after_it_was_shown_is_let_go(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    show(studio, doubts(ids[5], ids[0]))
+    (annotation,) = next(task for task in studio.tasks(PROJECT) if task.id == ids[0]).annotations
+    studio.delete_annotation(ids[0], annotation.id)
+    show(studio, doubts(ids[5], ids[0]))
+    assert studio.listed(TAB) == [ids[5]]
+    assert set(marks(studio)) == {ids[5]}
+
+
+def test_photos_that_were_looked_at_leave_their_places_to_others(trained: Trained) -> None:
+    garage, ids = trained
+    studio = garage.studio
+    show(studio, doubts(ids[5], ids[0], ids[9]), top=2)
+    assert studio.listed(TAB) == [ids[5], ids[0]]
+    answer_again(studio, ids[5], **garage.truth[ids[5]])
+    show(studio, doubts(ids[5], ids[0], ids[9]), top=2)
+    assert studio.listed(TAB) == [ids[0], ids[9]]
 
 
 @pytest.fixture
