@@ -162,7 +162,8 @@ def _inputs(
     if accelerator.num_processes > 1:
         raise TrainingError("freeze_until is for one process: start without torchrun, or train all layers")
     stages, trained = split_backbone(backbone, settings.freeze_until)
-    kept = KeptActivations.make(work_dir / "activations.npy", stages, photos, settings.kept_views, progress)
+    train, path = training.positions(TRAIN), work_dir / "activations.npy"
+    kept = KeptActivations.make(path, stages, photos, train, settings.kept_views, progress=progress)
     return kept, trained
 
 

@@ -69,44 +69,54 @@ class PhotoInputs:
 
 
 class KeptActivations:
-    """What frozen stages see of each photo, kept in a file; of each photo there is a plain view and some varied."""
+    """What frozen stages see of each photo, kept in a file: of all photos as they are, of those to train on varied."""
 
-    def __init__(self, kept: NDArray[np.float32]) -> None:
-        self._kept = kept  # (1 + views, N, channels, h, w)
+    def __init__(self, kept: NDArray[np.float32], count: int, train: IntArray) -> None:
+        # A row for each of `count` photos as it is, then one for each of the photos to train on, view by view.
+        self._kept = kept
+        self._count = count
+        self._train = len(train)
+        self._rank = {int(position): rank for rank, position in enumerate(train)}
 
     @classmethod
-    def make(cls, path: Path, stages: nn.Module, photos: PhotoInputs, views: int, progress: Progress) -> Self:
-        """Read what was kept, or pass all photos through the stages.
+    def make(
+        cls, path: Path, stages: nn.Module, photos: PhotoInputs, train: IntArray, views: int, *, progress: Progress
+    ) -> Self:
+        """Read what was kept, or pass the photos through the stages.
 
         Args:
             path: of the file; it is there only when it is complete.
             stages: from `carcond.network_stages.split_backbone`.
             photos: what they see.
-            views: how many varied views of each photo are kept.
-            progress: told how many views have passed.
+            train: positions of the photos to train on.
+            views: how many varied views of each of these are kept.
+            progress: told how many rows are done.
         """
         if not path.exists():
             unfinished = path.with_name(f".{path.name}")
-            shape = (1 + views, len(photos), *map_shape(stages, photos.size))
+            wanted = [(position, 0) for position in range(len(photos))]
+            wanted += [(int(position), view) for view in range(1, views + 1) for position in train]
+            shape = (len(wanted), *map_shape(stages, photos.size))
             kept = open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
-            for view in range(1 + views):
-                for start in range(0, len(photos), _STAGE_BATCH):
-                    batch = range(start, min(start + _STAGE_BATCH, len(photos)))
-                    pixels = [photos.varied(i, view) if view else photos.plain(i) for i in batch]
-                    with torch.inference_mode():
-                        kept[view, start : batch.stop] = stages(torch.stack(pixels)).numpy()
-                    progress(view * len(photos) + batch.stop, (1 + views) * len(photos))
+            for start in range(0, len(wanted), _STAGE_BATCH):
+                batch = wanted[start : start + _STAGE_BATCH]
+                pixels = [photos.varied(i, view) if view else photos.plain(i) for i, view in batch]
+                with torch.inference_mode():
+                    kept[start : start + len(batch)] = stages(torch.stack(pixels)).numpy()
+                progress(start + len(batch), len(wanted))
             kept.flush()
             unfinished.rename(path)
-        return cls(np.load(path, mmap_mode="r"))
+        return cls(np.load(path, mmap_mode="r"), len(photos), train)
 
     def plain(self, position: int) -> Tensor:
         """Activations of a photo as it is."""
-        return torch.tensor(self._kept[0, position])
+        return torch.tensor(self._kept[position])
 
     def varied(self, position: int, epoch: int) -> Tensor:
-        """Activations of one of the varied views: another one each epoch, until all were seen."""
-        return torch.tensor(self._kept[1 + epoch % (len(self._kept) - 1), position])
+        """Activations of a varied view of a photo to train on: another one each epoch, until all were seen."""
+        views = (len(self._kept) - self._count) // self._train
+        view = (epoch - 1) % views
+        return torch.tensor(self._kept[self._count + view * self._train + self._rank[position]])
 
 
 class _View(Dataset[tuple[Tensor, int]]):

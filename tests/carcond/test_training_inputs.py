@@ -66,20 +66,21 @@ def stages() -> torch.nn.Module:
     return split_backbone(load_backbone(SMALL, "random"), "blocks.3")[0]
 
 
+TRAIN = np.array([1, 2, 5])
+
+
 def test_kept_activations_are_what_the_stages_see(photos: PhotoInputs, stages: torch.nn.Module, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    kept = KeptActivations.make(
-        tmp_path / "kept.npy", stages, photos, 2, lambda done, total: told.append((done, total))
-    )
-    assert told[-1] == (3 * COUNT, 3 * COUNT)
+    make = KeptActivations.make
+    kept = make(tmp_path / "kept.npy", stages, photos, TRAIN, 2, progress=lambda *done: told.append(done))
+    assert told[-1] == (COUNT + 2 * len(TRAIN), COUNT + 2 * len(TRAIN))
     with torch.inference_mode():
-        for expected, got in (
-            (photos.plain(2), kept.plain(2)),
-            (photos.varied(2, 1), kept.varied(2, 2)),
-            (photos.varied(2, 2), kept.varied(2, 1)),
-            (photos.varied(2, 1), kept.varied(2, 4)),
-        ):
-            torch.testing.assert_close(stages(expected[None])[0], got)
+        for position in range(COUNT):
+            torch.testing.assert_close(stages(photos.plain(position)[None])[0], kept.plain(position))
+        for position in TRAIN.tolist():
+            for epoch, view in ((1, 1), (2, 2), (3, 1)):
+                expected = stages(photos.varied(position, view)[None])[0]
+                torch.testing.assert_close(expected, kept.varied(position, epoch))
 
 
 def test_activations_are_kept_once_and_an_unfinished_file_does_not_count(
@@ -91,10 +92,10 @@ def test_activations_are_kept_once_and_an_unfinished_file_does_not_count(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        KeptActivations.make(path, stages, photos, 1, stop)
+        KeptActivations.make(path, stages, photos, TRAIN, 1, progress=stop)
     assert not path.exists()
-    first = KeptActivations.make(path, stages, photos, 1, lambda done, total: None).plain(5)
+    first = KeptActivations.make(path, stages, photos, TRAIN, 1, progress=lambda *done: None).plain(5)
     written = path.stat().st_mtime_ns
-    again = KeptActivations.make(path, stages, photos, 1, stop)
+    again = KeptActivations.make(path, stages, photos, TRAIN, 1, progress=stop)
     assert path.stat().st_mtime_ns == written
     assert torch.equal(again.plain(5), first)
