@@ -53,7 +53,7 @@ def _run(engine: Engine, report: Report) -> None:
     try:
         check_running(project, report)
     finally:
-        project.compose("down", "--volumes", "--timeout", "3", check=False)
+        project.compose("--profile", "*", "down", "--volumes", "--timeout", "3", check=False)
 
 
 def _clone(engine: Engine) -> Path:

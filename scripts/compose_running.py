@@ -29,7 +29,7 @@ def check_running(project: ComposeProject, report: Report) -> None:
     Raises:
         CheckError: it does not do what it has to do.
     """
-    project.compose("down", "--volumes", "--timeout", "3", check=False)
+    project.compose("--profile", "*", "down", "--volumes", "--timeout", "3", check=False)
     with report.check(f"bare clone to all healthy and set up, images at hand, under {_UP_BAR_S} s") as found:
         start = time.monotonic()
         project.up()
@@ -196,7 +196,7 @@ def _check_backup(project: ComposeProject, annotator: Annotator, found: list[str
     expect(backup.stat().st_mode & 0o777 == 0o600, "others can read the backup")
     refused = project.run_script("compose_restore", str(backup), check=False)
     expect(refused.returncode == 1 and "has data already" in refused.stderr, "a stack with data was restored over")
-    project.compose("down", "--volumes")
+    project.compose("--profile", "*", "down", "--volumes")
     start = time.monotonic()
     project.run_script("compose_restore", str(backup))
     found.append(f"restored in {time.monotonic() - start:.0f} s")
