@@ -160,6 +160,13 @@ def test_a_stack_with_data_is_refused_and_left_as_it_is(stack: FakeStack, backup
     assert stack.contents() == before
 
 
+def test_volumes_of_the_monitoring_do_not_stand_in_the_way(stack: FakeStack, backup: Path) -> None:
+    stack.empty()
+    (stack.state / "volumes" / "carcond-test_prometheus").mkdir()
+    done = stack.run("compose_restore", "b.tar")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_damaged_backup_is_refused_before_anything_is_made(stack: FakeStack, backup: Path) -> None:
     content = bytearray(backup.read_bytes())
     content[content.index(b"a drawing")] ^= 1
