@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from carcond.errors import SettingsError
 from carcond.training_settings import NO_AUGMENTATION, Augmentation, TrainingSettings, load_training_settings
@@ -77,3 +78,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def test_no_augmentation_varies_nothing() -> None:
     assert set(NO_AUGMENTATION.model_dump().values()) == {0, 1}
     assert NO_AUGMENTATION.smallest_crop == 1
+
+
+def test_the_documented_settings_are_the_defaults() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    documented = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert documented.keys() == TrainingSettings.model_fields.keys()
+    assert TrainingSettings.model_validate(documented) == TrainingSettings()
