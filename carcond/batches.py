@@ -13,7 +13,7 @@ from carcond.heads import FloatArray, IntArray
 from carcond.selection import choose_queue
 
 # Photos considered for each photo of a batch: enough for groups to differ, few enough to be uncertain.
-_CANDIDATES_PER_PHOTO = 4
+_CANDIDATES_PER_PHOTO = 2
 _SLOTS = 9
 _NEAR_DUPLICATE = 0.9
 
@@ -76,7 +76,7 @@ def distinct(candidates: Candidates, count: int, generator: np.random.Generator)
 def slots(candidates: Candidates, count: int, generator: np.random.Generator) -> IntArray:
     """The highest scores, grouped by k-means into slots that take turns (arXiv 2401.14555).
 
-    The rule of the live queue: four candidates for each photo of the batch, nine slots.
+    The rule of the live queue: two candidates for each photo of the batch, nine slots.
     """
     best = np.argsort(-candidates.scores, kind="stable")[: _CANDIDATES_PER_PHOTO * count]
     nothing = np.empty(0, dtype=np.int64)

@@ -91,9 +91,9 @@ def test_slots_takes_one_photo_of_each_group_of_candidates() -> None:
     assert set(group[batch]) == set(range(9))
 
 
-def test_slots_looks_at_four_candidates_for_each_photo_of_the_batch() -> None:
+def test_slots_looks_at_two_candidates_for_each_photo_of_the_batch() -> None:
     candidates = draw_candidates()
-    best = set(np.argsort(-candidates.scores)[:20])
+    best = set(np.argsort(-candidates.scores)[:10])
     assert set(slots(candidates, 5, generator())) <= best
 
 
