@@ -1,14 +1,11 @@
 """What a person sees of label quality in a terminal: the report of `carcond quality`, the list of `carcond review`."""
 
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.quality import BLURRED, BRIGHT, DARK, GOOD_LABELS, MIN_SIDE, MINIMUM_LABELS
 
 _WIDTH = 110
@@ -24,38 +21,38 @@ _FAULTS = {
 
 def quality_text(facts: Mapping[str, Any]) -> str:
     """The report as text; see `carcond.quality.quality_report`. Long lists are cut: `--json` has them whole."""
-    console = _console()
-    console.print(f"{facts['photos']} photos, {facts['labelled']} labelled, {facts['measured']} measured", end="\n\n")
-    console.print(_faults_table(facts))
-    console.print(_balance_table(facts["balance"]))
-    console.print(f"{MINIMUM_LABELS} labels of a class are the least to train on, {GOOD_LABELS} are good", end="\n\n")
-    _print_copies(console, facts)
+    page = PlainPage(_WIDTH)
+    page.print(f"{facts['photos']} photos, {facts['labelled']} labelled, {facts['measured']} measured", end="\n\n")
+    page.print(_faults_table(facts))
+    page.print(_balance_table(facts["balance"]))
+    page.print(f"{MINIMUM_LABELS} labels of a class are the least to train on, {GOOD_LABELS} are good", end="\n\n")
+    _print_copies(page, facts)
     for task, found in facts["agreement"].items():
-        _print_agreement(console, task, found)
+        _print_agreement(page, task, found)
     if facts.get("judged"):
-        console.print(judged_lines(facts["judged"]), end="\n\n")
+        page.print(judged_lines(facts["judged"]), end="\n\n")
     if facts.get("suspects"):
-        console.print(_suspects_table(facts["suspects"]))
-    return _text(console)
+        page.print(_suspects_table(facts["suspects"]))
+    return page.text
 
 
 def review_text(facts: Mapping[str, Any]) -> str:
     """Photos to look at again, as text; see `backend.review.review_facts`."""
-    console = _console()
-    console.print(judged_lines(facts["judged"]), end="\n\n")
+    page = PlainPage(_WIDTH)
+    page.print(judged_lines(facts["judged"]), end="\n\n")
     if facts["photos"]:
-        table = _table("Look again", "photo", "suspicion", "labelled", "looks like", "where")
+        table = plain_table("Look again", "photo", "suspicion", "labelled", "looks like", "where")
         for photo in facts["photos"]:
             for i, doubt in enumerate(photo["doubts"]):
                 first = (str(photo["photo"]), photo["link"]) if i == 0 else ("", "")
                 suspicion = f"{doubt['suspicion']:.3f}"
-                _add(table, first[0], suspicion, doubt["given"], doubt["likely"], first[1])
-        console.print(table)
+                add_cells(table, first[0], suspicion, doubt["given"], doubt["likely"], first[1])
+        page.print(table)
     else:
-        console.print("no label looks wrong")
+        page.print("no label looks wrong")
     if facts["tab"]:
-        console.print(f"in Label Studio: {facts['tab']}", soft_wrap=True)
-    return _text(console)
+        page.print(f"in Label Studio: {facts['tab']}", soft_wrap=True)
+    return page.text
 
 
 def judged_lines(judged: Mapping[str, Mapping[str, Any]]) -> str:
@@ -68,51 +65,53 @@ def judged_lines(judged: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _faults_table(facts: Mapping[str, Any]) -> Table:
-    table = _table("Pictures", "fault", "photos", "worst")
+    table = plain_table("Pictures", "fault", "photos", "worst")
     for fault, words in _FAULTS.items():
-        _add(table, words, str(len(facts[fault])), _some([row["photo"] for row in facts[fault]]))
+        add_cells(table, words, str(len(facts[fault])), _some([row["photo"] for row in facts[fault]]))
     return table
 
 
 def _balance_table(balance: Mapping[str, Any]) -> Table:
-    table = _table("Labels of each class", "task", "class", "labels", "")
+    table = plain_table("Labels of each class", "task", "class", "labels", "")
     for task, classes in balance.items():
         for name, each in classes.items():
-            _add(table, task, name, str(each["labels"]), each["state"])
+            add_cells(table, task, name, str(each["labels"]), each["state"])
     return table
 
 
-def _print_copies(console: Console, facts: Mapping[str, Any]) -> None:
+def _print_copies(page: PlainPage, facts: Mapping[str, Any]) -> None:
     copies = facts["copies"]
     together = sum(map(len, copies))
-    console.print(f"Near-duplicates: {together} photos in {len(copies)} groups", end="\n\n")
+    page.print(f"Near-duplicates: {together} photos in {len(copies)} groups", end="\n\n")
     if facts["conflicting_copies"]:
-        table = _table("Near-duplicates with different labels", "task", "photos")
+        table = plain_table("Near-duplicates with different labels", "task", "photos")
         for row in facts["conflicting_copies"][:_SHOWN]:
-            _add(table, row["task"], ", ".join(f"{photo} {key}" for photo, key in row["classes"].items()))
-        console.print(table)
+            add_cells(table, row["task"], ", ".join(f"{photo} {key}" for photo, key in row["classes"].items()))
+        page.print(table)
 
 
-def _print_agreement(console: Console, task: str, found: Mapping[str, Any]) -> None:
+def _print_agreement(page: PlainPage, task: str, found: Mapping[str, Any]) -> None:
     ordinal = f", ordinal {_number(found['alpha_ordinal'])}" if "alpha_ordinal" in found else ""
-    console.print(
+    page.print(
         f"{task}: {found['photos']} photos answered by several annotators, "
         f"Krippendorff's alpha {_number(found['alpha'])}{ordinal}, they disagree on {len(found['conflicts'])}",
         end="\n\n",
     )
-    table = _table(f"Agreement on {task}", "annotators", "photos", "agreement", "kappa")
+    table = plain_table(f"Agreement on {task}", "annotators", "photos", "agreement", "kappa")
     for pair in found["pairs"]:
         names = f"{pair['first']} and {pair['second']}"
-        _add(table, names, str(pair["photos"]), _number(pair["agreement"]), _number(pair["kappa"]))
-    console.print(table)
+        add_cells(table, names, str(pair["photos"]), _number(pair["agreement"]), _number(pair["kappa"]))
+    page.print(table)
 
 
 def _suspects_table(suspects: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Suspected labels, most suspicious first", "photo", "task", "labelled", "looks like", "suspicion")
+    table = plain_table(
+        "Suspected labels, most suspicious first", "photo", "task", "labelled", "looks like", "suspicion"
+    )
     for row in suspects[:_SHOWN]:
-        _add(table, str(row["photo"]), row["task"], row["given"], row["likely"], f"{row['suspicion']:.3f}")
+        add_cells(table, str(row["photo"]), row["task"], row["given"], row["likely"], f"{row['suspicion']:.3f}")
     if len(suspects) > _SHOWN:
-        _add(table, f"and {len(suspects) - _SHOWN} more", "", "", "", "")
+        add_cells(table, f"and {len(suspects) - _SHOWN} more", "", "", "", "")
     return table
 
 
@@ -123,25 +122,3 @@ def _some(names: Sequence[int | str]) -> str:
 
 def _number(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3f}"
-
-
-def _console() -> Console:
-    # Names come from anywhere: no markup, no links, no colours.
-    return Console(file=StringIO(), width=_WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
-
-
-def _text(console: Console) -> str:
-    text = str(console.file.getvalue())  # type: ignore[attr-defined] # it is the StringIO above
-    return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(Text(first), overflow="fold")
-    for name in columns:
-        table.add_column(Text(name), overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(cell) for cell in cells))

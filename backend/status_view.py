@@ -1,15 +1,12 @@
 """A project's status as plain text for a terminal of 100 columns."""
 
 from collections.abc import Mapping
-from io import StringIO
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from carcond.card_values import count, flag, mapping, number, plain, text
+from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.report_text import measure
 from carcond.report_text import number as figure
 from carcond.report_view import read_card
@@ -20,15 +17,13 @@ _WIDTH = 100
 
 def status_text(facts: Mapping[str, Any]) -> str:
     """The facts (see `backend.project_status.project_status`) as text."""
-    file = StringIO()
-    # Names come from anywhere: no markup, no links, no colours.
-    console = Console(file=file, width=_WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
-    console.print(_heading(facts))
+    page = PlainPage(_WIDTH)
+    page.print(_heading(facts))
     for table in (_scores(facts), _forecast(facts), _saved(facts)):
         if table.row_count:
-            console.print(table)
-    console.print(f"Next: {plain(facts['next_step'], 300)}")
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+            page.print(table)
+    page.print(f"Next: {plain(facts['next_step'], 300)}")
+    return page.text
 
 
 def _heading(facts: Mapping[str, Any]) -> str:
@@ -62,10 +57,10 @@ def _jobs_line(jobs: Mapping[str, Any]) -> str:
 
 
 def _scores(facts: Mapping[str, Any]) -> Table:
-    table = _table("On the hold-out, with 95 % intervals", "task", "photos", "accuracy", "macro-F1")
+    table = plain_table("On the hold-out, with 95 % intervals", "task", "photos", "accuracy", "macro-F1")
     for task in read_card(facts).tasks:
         if task.photos:
-            _add(table, task.name, str(task.photos), measure(task.accuracy), measure(task.macro_f1))
+            add_cells(table, task.name, str(task.photos), measure(task.accuracy), measure(task.macro_f1))
     return table
 
 
@@ -73,12 +68,12 @@ def _forecast(facts: Mapping[str, Any]) -> Table:
     tasks = mapping(facts, "forecast")
     ahead = next((count(mapping(tasks, key), "next_labels") for key in tasks), None)
     title = f"What {ahead} more labels would bring, with 90 % intervals"
-    table = _table(title, "task", "curve", "accuracy", "macro-F1")
+    table = plain_table(title, "task", "curve", "accuracy", "macro-F1")
     for key in tasks:
         task = mapping(tasks, key)
         state = f"too few labels: {text(task, 'missing')}" if task.get("missing") else text(task, "state")
         gains = [_gain(mapping(task, metric)) for metric in ("accuracy", "macro_f1")]
-        _add(table, _name(key), state, *gains)
+        add_cells(table, _name(key), state, *gains)
     return table
 
 
@@ -91,7 +86,7 @@ def _gain(gain: Mapping[str, Any]) -> str:
 
 def _saved(facts: Mapping[str, Any]) -> Table:
     title = "Chosen labels against labels of random photos, with 90 % intervals"
-    table = _table(title, "task", "drawn", "labels needed, random = 1")
+    table = plain_table(title, "task", "drawn", "labels needed, random = 1")
     tasks = mapping(facts, "labels_saved")
     for key in tasks:
         task = mapping(tasks, key)
@@ -100,21 +95,9 @@ def _saved(facts: Mapping[str, Any]) -> Table:
             said = f"not yet known: {plain(task.get('missing') or '', 200)}"
         else:
             said = f"{ratio:.2f} ({low:.2f} to {high:.2f}), seen on the first {count(task, 'compared')} labels"
-        _add(table, _name(key), str(count(task, "drawn")), said)
+        add_cells(table, _name(key), str(count(task, "drawn")), said)
     return table
 
 
 def _name(key: str) -> str:
     return TASK_BY_KEY[key].en if key in TASK_BY_KEY else plain(key)
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(Text(first), overflow="fold")
-    for name in columns:
-        table.add_column(Text(name), overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(cell) for cell in cells))

@@ -2,15 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from carcond.errors import RegistryError
+from carcond.plain_page import PlainPage, add_cells
 from carcond.registry import Registry, version_name
 from carcond.report_text import count, number
 from carcond.report_view import Report, read_card
@@ -59,17 +58,15 @@ def _card_facts(report: Report) -> dict[str, Any]:
 
 def versions_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `version_facts` as text for a terminal of 100 columns, the newest version first."""
-    # Names in a card come from anywhere: no markup, no colours.
-    console = Console(file=StringIO(), width=100, color_system=None, markup=False, highlight=False, emoji=False)
+    page = PlainPage(100)
     table = Table(box=box.SIMPLE_HEAD)
     headings = ["", "version", "created", "train +\nhold-out", *(f"{task.en.lower()}\nacc. / F1" for task in TASKS)]
     for heading in [*headings, "gate"]:
         table.add_column(Text(heading), overflow="fold")
     for row in reversed(rows):
-        table.add_row(*(Text(cell) for cell in ("*" if row["serving"] else "", row["version"], *_cells(row))))
-    console.print(table)
-    lines = str(console.file.getvalue()).splitlines()  # type: ignore[attr-defined] # it is the StringIO above
-    return "\n".join([*(line.rstrip() for line in lines if line.strip()), "* serves"])
+        add_cells(table, "*" if row["serving"] else "", row["version"], *_cells(row))
+    page.print(table)
+    return "\n".join([*filter(None, page.text.splitlines()), "* serves"])
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

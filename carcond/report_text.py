@@ -1,14 +1,11 @@
 """A model version's report card as plain text for a terminal of 100 columns."""
 
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.report_view import GateVerdict, Measure, Report, Row, TaskReport, read_card
 
 _WIDTH = 100
@@ -18,21 +15,19 @@ _UNKNOWN = "–"
 def card_text(card: Mapping[str, Any]) -> str:
     """The card (see `carcond.report_card.report_card`) as text; parts that it lacks are left out."""
     report = read_card(card)
-    file = StringIO()
-    # Names in a card come from anywhere: no markup, no links, no colours.
-    console = Console(file=file, width=_WIDTH, color_system=None, markup=False, highlight=False, emoji=False)
-    console.print(_heading(report))
+    page = PlainPage(_WIDTH)
+    page.print(_heading(report))
     if report.gate:
-        _print_gate(console, report.gate)
+        _print_gate(page, report.gate)
     for task in report.tasks:
-        _print_task(console, task)
+        _print_task(page, task)
     if report.combined.value is not None:
         answer = f"All tasks right together: {measure(report.combined)} of {report.combined_photos or 0} photos"
-        console.print(answer, end="\n\n")
+        page.print(answer, end="\n\n")
     for title, rows in (("Sources", report.sources), ("Annotators", report.annotators)):
         if rows:
-            console.print(_rows_table(title, rows, report.task_names))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+            page.print(_rows_table(title, rows, report.task_names))
+    return page.text + "\n"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -64,43 +59,56 @@ def _heading(report: Report) -> str:
     return "\n".join([f"Report card of {report.version or 'an unnamed version'}", *lines, ""])
 
 
-def _print_gate(console: Console, gate: GateVerdict) -> None:
+def _print_gate(page: PlainPage, gate: GateVerdict) -> None:
     verdict = {True: "accepted", False: "refused", None: "no verdict"}[gate.accepted]
     against = f", compared with {gate.against}" if gate.against else ""
-    console.print(f"Gate: {verdict}{against}. {gate.reason}", end="\n\n")
+    page.print(f"Gate: {verdict}{against}. {gate.reason}", end="\n\n")
     for task in gate.tasks:
         if task.tested is False:
             why = f": {task.untested}" if task.untested else ""
-            console.print(f"{task.name}: not tested on {count(task.photos)} hold-out photos{why}", end="\n\n")
+            page.print(f"{task.name}: not tested on {count(task.photos)} hold-out photos{why}", end="\n\n")
     rows = [(task, name, *values) for task in gate.tasks for name, values in task.comparisons.items()]
     if rows:
-        table = _table(
-            "Compared on the same hold-out photos", "task", "figure", "photos", "before", "new", "difference"
+        table = plain_table(
+            "Compared on the same hold-out photos",
+            "task",
+            *("figure", "photos", "before", "new", "difference"),
+            justify="right",
         )
         for task, name, serving, candidate, difference in rows:
-            _add(table, task.name, name, count(task.photos), number(serving), number(candidate), measure(difference))
-        console.print(table)
+            add_cells(
+                table, task.name, name, count(task.photos), number(serving), number(candidate), measure(difference)
+            )
+        page.print(table)
 
 
-def _print_task(console: Console, task: TaskReport) -> None:
-    console.print(f"{task.name}: {count(task.photos)} hold-out photos, {count(task.labels)} labels in all")
+def _print_task(page: PlainPage, task: TaskReport) -> None:
+    page.print(f"{task.name}: {count(task.photos)} hold-out photos, {count(task.labels)} labels in all")
     if task.photos:
-        console.print(f"  accuracy  {measure(task.accuracy)}")
-        console.print(f"  macro-F1  {measure(task.macro_f1)}")
-        console.print(f"  precision {number(task.precision)}, recall {number(task.recall)} (mean over classes)")
-    console.print(f"  {temperature_words(task)}", end="\n\n")
+        page.print(f"  accuracy  {measure(task.accuracy)}")
+        page.print(f"  macro-F1  {measure(task.macro_f1)}")
+        page.print(f"  precision {number(task.precision)}, recall {number(task.recall)} (mean over classes)")
+    page.print(f"  {temperature_words(task)}", end="\n\n")
     if task.confusion:
         names = [each.name for each in task.classes]
-        table = _table("Classes and confusion", "true class", "precision", "recall", "F1", *(f"as {n}" for n in names))
+        table = plain_table(
+            "Classes and confusion",
+            "true class",
+            "precision",
+            "recall",
+            "F1",
+            *(f"as {n}" for n in names),
+            justify="right",
+        )
         for each, cells in zip(task.classes, task.confusion, strict=True):
             figures = (number(each.precision), number(each.recall), number(each.f1))
-            _add(table, each.name, *figures, *map(str, cells))
-        console.print(table)
+            add_cells(table, each.name, *figures, *map(str, cells))
+        page.print(table)
     if task.before.ece is not None or task.after.ece is not None:
-        table = _table("Calibration", "probabilities", "ECE", "Brier", "NLL")
+        table = plain_table("Calibration", "probabilities", "ECE", "Brier", "NLL", justify="right")
         for name, honesty in (("before, temperature 1", task.before), ("after calibration", task.after)):
-            _add(table, name, number(honesty.ece), number(honesty.brier), number(honesty.nll))
-        console.print(table)
+            add_cells(table, name, number(honesty.ece), number(honesty.brier), number(honesty.nll))
+        page.print(table)
 
 
 def temperature_words(task: TaskReport) -> str:
@@ -117,22 +125,10 @@ def _rows_table(title: str, rows: Sequence[Row], task_names: Mapping[str, str]) 
     agreeing = any(row.share is not None for row in rows)
     extra = ("share", "agreement") if agreeing else ()
     scores = [f"{name.lower()}\n{what}" for name in task_names.values() for what in ("accuracy", "macro-F1")]
-    table = _table(title, "name", "labels", *extra, "hold-out", *scores)
+    table = plain_table(title, "name", "labels", *extra, "hold-out", *scores, justify="right")
     for row in rows:
         shown = (number(row.share, 2), number(row.agreement, 2)) if agreeing else ()
         cells = [row.scores.get(key) for key in task_names]
         figures = [number(v) for cell in cells for v in ((cell.accuracy, cell.macro_f1) if cell else (None, None))]
-        _add(table, row.name, count(row.labels), *shown, count(row.photos), *figures)
+        add_cells(table, row.name, count(row.labels), *shown, count(row.photos), *figures)
     return table
-
-
-def _table(title: str, first: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column(Text(first), overflow="fold")
-    for name in columns:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(cell) for cell in cells))
