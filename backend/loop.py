@@ -19,7 +19,7 @@ from backend.pool import Pool, RankedPool, rank_pool
 from backend.publishing import Publisher
 from backend.refit import Refitter
 from backend.services import Services
-from backend.snapshot import Snapshot
+from backend.snapshot import Snapshot, asked_for
 from backend.sync import sync_project
 from carcond.errors import EncoderError, LabelStudioError
 from carcond.registry import COLD_START_VERSION, Version
@@ -35,7 +35,6 @@ _EMBEDDING_SECONDS = 20.0
 # At most so many drawn photos wait in the exploration slot: the few most confident of them are
 # served last, and more of them would make the hold-out look harder than the pool.
 _MAX_EXPLORATION = 4
-_OUR_VERSIONS = COLD_START_VERSION.removesuffix("0000")
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,7 @@ class Loop:
 
     def _settle(self, snapshot: Snapshot) -> None:
         """Give labelled photos their sides of the split, for ever."""
-        predictions = self._store.predictions(self._project_id)
-        asked = {row.task_id for row in predictions if row.model_version.startswith(_OUR_VERSIONS)}
+        asked = asked_for(self._store, self._project_id)
         classes = {task_id: label.classes for task_id, label in snapshot.labels.items()}
         generator = np.random.default_rng((self._project_id, sum(p.side is not None for p in snapshot.photos)))
         held_out = split_imported(snapshot.photos, classes, asked, generator)

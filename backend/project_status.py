@@ -8,14 +8,13 @@ from redis.exceptions import RedisError
 
 from backend.jobs import JobQueue
 from backend.services import Services
+from backend.snapshot import asked_for
 from carcond.card_values import plain
 from carcond.errors import CarcondError, EncoderError, RegistryError
 from carcond.examples import LabelledSet, labelled_set, merge_annotations
-from carcond.registry import COLD_START_VERSION, Registry, Version, version_name
+from carcond.registry import Registry, Version, version_name
 from carcond.split import HOLDOUT
 from carcond.tables import AnnotationRow, Photo
-
-_OUR_VERSIONS = COLD_START_VERSION.removesuffix("0000")
 
 
 def project_status(services: Services, queue: JobQueue, project_id: int) -> dict[str, Any]:
@@ -93,9 +92,7 @@ def _learning(
 
     if labelled is None:
         return {"forecast": {}, "labels_saved": {}}
-    asked = {
-        row.task_id for row in services.store.predictions(project_id) if row.model_version.startswith(_OUR_VERSIONS)
-    }
+    asked = asked_for(services.store, project_id)
     # Annotations are numbered as they are made; their times move when one is corrected.
     made: dict[int, int] = {}
     for row in annotations:

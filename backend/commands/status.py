@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from carcond.errors import StoreError
-
 
 def status(
     project: Annotated[int, typer.Argument(help="the project's number in Label Studio")],
@@ -17,17 +15,14 @@ def status(
     Example: carcond status 1
     """
     # Opening the store is not needed by other commands.
+    from backend.commands.project import check_project  # noqa: PLC0415
     from backend.jobs import get_job_queue  # noqa: PLC0415
     from backend.project_status import project_status  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
     from backend.status_view import status_text  # noqa: PLC0415
 
     services = get_services()
-    if project not in services.store.project_ids():
-        raise StoreError(
-            f"project {project} is not known here. For a stack that scripts/up started, load its settings first: "
-            "set -a; . .carcond/environment; set +a"
-        )
+    check_project(services, project)
     services.pull_models(project)
     facts = project_status(services, get_job_queue(), project)
     print(json.dumps(facts, indent=2) if as_json else status_text(facts))
