@@ -37,50 +37,82 @@ class Settings(BaseSettings):
     )
 
     # Where things are
-    label_studio_url: str = Field("http://127.0.0.1:8080", validation_alias=_shared_name("LABEL_STUDIO_URL"))
-    label_studio_api_key: SecretStr = Field(SecretStr(""), validation_alias=_shared_name("LABEL_STUDIO_API_KEY"))
-    # The name under which browsers know Label Studio: photo addresses carry it. Empty: same as the URL.
-    label_studio_host: str = Field("", validation_alias=_shared_name("LABEL_STUDIO_HOST"))
-    redis_url: str = Field("redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"))
-    database_url: str = Field("sqlite:///.carcond/carcond.sqlite3", validation_alias=_shared_name("DATABASE_URL"))
-    models_dir: Path = Path("models")
-    # An object store, as an address for fsspec, where processes share no disk: `models_dir` is then kept like it
-    models_url: str = ""
+    label_studio_url: str = Field(
+        "http://127.0.0.1:8080",
+        validation_alias=_shared_name("LABEL_STUDIO_URL"),
+        description="Where backend and worker reach Label Studio.",
+    )
+    label_studio_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_shared_name("LABEL_STUDIO_API_KEY"),
+        description="A legacy token or a personal access token of Label Studio.",
+    )
+    label_studio_host: str = Field(
+        "",
+        validation_alias=_shared_name("LABEL_STUDIO_HOST"),
+        description="The name under which browsers know Label Studio: photo addresses carry it. Empty: the same.",
+    )
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"), description="The job queue."
+    )
+    database_url: str = Field(
+        "sqlite:///.carcond/carcond.sqlite3",
+        validation_alias=_shared_name("DATABASE_URL"),
+        description="What the loop remembers: an address for SQLAlchemy, of SQLite or PostgreSQL.",
+    )
+    models_dir: Path = Field(Path("models"), description="Encoders and model versions.")
+    models_url: str = Field(
+        "",
+        description="An object store for models, as an address for fsspec, where processes share no disk.",
+    )
 
     # Who may call, and what may be fetched
-    basic_auth_user: str = ""
-    basic_auth_password: SecretStr = SecretStr("")
-    photo_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    max_photo_bytes: int = Field(30_000_000, ge=1_000)
-    max_photo_pixels: int = Field(60_000_000, ge=10_000)
-    photo_timeout_s: float = Field(20.0, gt=0, le=600)
-    label_studio_timeout_s: float = Field(60.0, gt=0, le=600)
+    basic_auth_user: str = Field("", description="Who may call the backend. Empty, with the password: everybody.")
+    basic_auth_password: SecretStr = Field(SecretStr(""), description="Goes with the user.")
+    photo_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts, with commas between them, from which photos may be fetched beside Label Studio."
+    )
+    max_photo_bytes: int = Field(30_000_000, ge=1_000, description="A larger file is not read.")
+    max_photo_pixels: int = Field(60_000_000, ge=10_000, description="A photo of more pixels is not decoded.")
+    photo_timeout_s: float = Field(20.0, gt=0, le=600, description="Seconds until a photo counts as out of reach.")
+    label_studio_timeout_s: float = Field(60.0, gt=0, le=600, description="Seconds until Label Studio does.")
 
-    # Fields of a task's data that say where its photo comes from, and which car it shows
-    source_field: str = "source"
-    car_field: str = "car"
+    # Fields of a task's data
+    source_field: str = Field("source", description="Field of a task's data that says where its photo comes from.")
+    car_field: str = Field("car", description="Field of a task's data that says which car its photo shows.")
 
     # The encoder
-    backbone: str = "efficientnet_b4"
-    # "hub", or the path of a weights file (.safetensors, or .pth of tensors only)
-    backbone_weights: str = "hub"
-    encoder_threads: int = Field(0, ge=0, description="0: one per core")
+    backbone: str = Field("efficientnet_b4", description="timm's name of the network.")
+    backbone_weights: str = Field("hub", description="`hub`, or a file: `.safetensors`, or `.pth` of tensors only.")
+    encoder_threads: int = Field(0, ge=0, description="Cores that an encoder may use; 0: all.")
 
     # The queue
-    queue_size: int = Field(20, ge=10, le=1000)
-    candidate_factor: int = Field(2, ge=1, le=100)
-    slots: int = Field(9, ge=1, le=99)
-    typical_photos: int = Field(10, ge=1, le=1000)
-    # Waiting at most this long for further labels of the same burst before a turn begins
-    debounce_s: float = Field(0.3, ge=0, le=60)
-    reconcile_every_s: float = Field(60.0, ge=1, le=86_400)
-    # The gate: a version that is worse by more than the margin, and not by chance, does not serve. With fewer
-    # hold-out labels of a task, it is not tested.
-    gate_margin: float = Field(0.02, ge=0, le=0.5)
-    gate_min_photos: int = Field(20, ge=2, le=100_000)
-    # How many predictions are written to Label Studio at a time
-    publish_connections: int = Field(2, ge=1, le=16)
-    job_timeout_s: int = Field(3600, ge=10)
+    queue_size: int = Field(20, ge=10, le=1000, description="Photos in the queue.")
+    candidate_factor: int = Field(2, ge=1, le=100, description="Candidates for each photo of the queue.")
+    slots: int = Field(9, ge=1, le=99, description="Groups of candidates, which take turns.")
+    typical_photos: int = Field(
+        10, ge=1, le=1000, description="So many labels are made of typical photos before uncertainty counts."
+    )
+    debounce_s: float = Field(
+        0.3, ge=0, le=60, description="Seconds that a turn waits for further labels of the same burst."
+    )
+    reconcile_every_s: float = Field(
+        60.0, ge=1, le=86_400, description="Seconds after which the worker looks for news that no event told of."
+    )
+
+    # The gate
+    gate_margin: float = Field(
+        0.02, ge=0, le=0.5, description="A version that is worse by more than this, and not by chance, does not serve."
+    )
+    gate_min_photos: int = Field(
+        20, ge=2, le=100_000, description="With fewer hold-out labels of a task the gate does not test it."
+    )
+
+    # Work
+    publish_connections: int = Field(
+        2, ge=1, le=16, description="Predictions written to Label Studio at the same time."
+    )
+    job_timeout_s: int = Field(3600, ge=10, description="Seconds after which a job is ended.")
 
     @field_validator("photo_hosts", mode="before")
     @classmethod
