@@ -84,6 +84,7 @@ class _Routes:
         return jsonify(status="UP", model_class=CarConditionModel.__name__)
 
     def setup(self) -> Response:
+        """Tell the version that serves a project. A project that is new here gets its first turn."""
         body = _json_object()
         model = self._model(body.get("project"))
         if model.project_id and self._services.store.add_project(model.project_id):
@@ -98,6 +99,7 @@ class _Routes:
             logger.warning("project %d: the first turn has to wait for the reconcile: %s", model.project_id, error)
 
     def predict(self) -> Response:
+        """Pre-label the tasks that Label Studio sends, one answer for each, in their order."""
         body = _json_object()
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):

@@ -65,6 +65,10 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as objects."""
+        yield from self._registry.collect()
+
 
 class _Parts(Collector):
     """Metrics of parts of the stack. Of one that cannot be reached that much is told, and the rest left out."""
