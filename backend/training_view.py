@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # it imports torch
-    from carcond.training_history import Epoch
-    from carcond.training_loop import TrainingProgress, Watch
+    from carcond.finetuning.training_history import Epoch
+    from carcond.finetuning.training_loop import TrainingProgress, Watch
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def epoch_line(epoch: "Epoch", epochs: int) -> str:
 
 
 def outcome_table(facts: Mapping[str, Any]) -> str:
-    """The new encoder beside the frozen one, as text; see `carcond.finetune.finetune`."""
+    """The new encoder beside the frozen one, as text; see `carcond.finetuning.finetune.finetune`."""
     side = {"holdout": "hold-out", "validation": "validation"}[facts["measured_on"]]
     title = f"{facts['encoder_id']}: best epoch {facts['best_epoch']} of {facts['epochs']}, on the {side} photos"
     table = Table("task", "photos", "figure", "frozen", "fine-tuned", "difference (90 %)", title=title)

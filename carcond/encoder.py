@@ -1,7 +1,7 @@
 """The encoder: from pixels to embeddings and feature maps, in ONNX Runtime.
 
 An encoder is a directory `models/encoders/<encoder_id>/` with `encoder.onnx` and `encoder.json`; which one is
-in use stands in `models/encoders/current`. `carcond.network` makes such encoders.
+in use stands in `models/encoders/current`. `carcond.finetuning.network` makes such encoders.
 """
 
 import logging

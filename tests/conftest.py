@@ -96,8 +96,8 @@ def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
     key = hashlib.sha256(versions.encode()).hexdigest()[:8]
     models_dir = request.config.rootpath / ".carcond" / "test-cache" / f"lite0-{key}"
     if not (encoders_dir(models_dir) / "current").is_file():
-        from carcond.network import export_encoder  # noqa: PLC0415 - torch takes seconds to import
-        from carcond.network_weights import load_stand_in  # noqa: PLC0415
+        from carcond.finetuning.network import export_encoder  # noqa: PLC0415 - torch takes seconds to import
+        from carcond.finetuning.network_weights import load_stand_in  # noqa: PLC0415
 
         backbone = load_stand_in("efficientnet_b4", "the tests do not ask the hub")
         use_encoder(models_dir, export_encoder(backbone, models_dir).name)

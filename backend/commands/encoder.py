@@ -29,7 +29,7 @@ def encoder(
     card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights))
     if card is None:
         # Only making an encoder needs torch, which takes seconds to import.
-        from carcond.network import build_encoder  # noqa: PLC0415
+        from carcond.finetuning.network import build_encoder  # noqa: PLC0415
 
         card = read_card(build_encoder(settings.models_dir, backbone, weights))
     if mirror:

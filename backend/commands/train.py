@@ -42,8 +42,8 @@ def train(
     Example: carcond train export.json --photos photos --output trained --epochs 10 --freeze-until blocks.5
     """
     # Other commands need none of these; torch takes seconds to import.
-    from carcond.training_reader import ReadOptions, read_training_set  # noqa: PLC0415
-    from carcond.training_settings import load_training_settings  # noqa: PLC0415
+    from carcond.finetuning.training_reader import ReadOptions, read_training_set  # noqa: PLC0415
+    from carcond.finetuning.training_settings import load_training_settings  # noqa: PLC0415
 
     settings = get_settings()
     options = {
@@ -75,7 +75,7 @@ def train(
     if speaks:
         print("\n".join(data.lines()), file=sys.stderr)
 
-    from carcond.offline_training import OfflineTraining  # noqa: PLC0415
+    from carcond.finetuning.offline_training import OfflineTraining  # noqa: PLC0415
 
     asked = OfflineTraining(
         training,

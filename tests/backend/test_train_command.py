@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from backend.cli import app
 from carcond.errors import CarcondError, LabelTableError, SettingsError, TrainingError
 from carcond.settings import get_settings
-from tests.carcond.trainings import SMALL, draw_photos
+from tests.carcond.finetuning.trainings import SMALL, draw_photos
 
 pytestmark = pytest.mark.slow
 

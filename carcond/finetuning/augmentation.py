@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from carcond.finetuning.training_settings import Augmentation
 from carcond.images import InputSpec
-from carcond.training_settings import Augmentation
 
 _GREY = 128
 _MOST_STRETCHED = 1.1

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from carcond.finetuning.training_set import VALIDATION, TrainingPhoto, TrainingSet
+from carcond.finetuning.training_settings import NO_AUGMENTATION, TrainingSettings
 from carcond.labels import MergedLabel
 from carcond.split import HOLDOUT, TRAIN
-from carcond.training_set import VALIDATION, TrainingPhoto, TrainingSet
-from carcond.training_settings import NO_AUGMENTATION, TrainingSettings
 
 SMALL = "test_efficientnet"  # timm's smallest, of EfficientNet's family
 SIDES = (TRAIN, TRAIN, TRAIN, VALIDATION, HOLDOUT)

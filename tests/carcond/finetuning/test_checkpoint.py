@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from carcond.checkpoint import Checkpoint, Checkpoints
 from carcond.errors import TrainingError
-from carcond.training_history import Epoch, Measured
+from carcond.finetuning.checkpoint import Checkpoint, Checkpoints
+from carcond.finetuning.training_history import Epoch, Measured
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from carcond.finetuning.training_set import VALIDATION, TrainingSet
 from carcond.heads import UNKNOWN, FloatArray, Head, Heads, IntArray, fit_heads, fit_temperature
 from carcond.split import TRAIN
-from carcond.training_set import VALIDATION, TrainingSet
 
 # With fewer labels than this of the second most frequent class no temperature can be chosen.
 _MIN_PER_CLASS = 3

@@ -19,15 +19,15 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor
 from torch.optim import AdamW
 
-from carcond.checkpoint import Checkpoint, Checkpoints, Weights
 from carcond.errors import TrainingError
+from carcond.finetuning.checkpoint import Checkpoint, Checkpoints, Weights
+from carcond.finetuning.network import TwoHeadNetwork
+from carcond.finetuning.network_stages import freeze_statistics
+from carcond.finetuning.training_history import Epoch, Measured, best_epoch, is_exhausted
+from carcond.finetuning.training_inputs import Inputs, batches, epoch_order
+from carcond.finetuning.training_loss import TaskLoss, batch_loss, loss_sums, task_losses
+from carcond.finetuning.training_settings import TrainingSettings
 from carcond.heads import UNKNOWN, FloatArray, IntArray
-from carcond.network import TwoHeadNetwork
-from carcond.network_stages import freeze_statistics
-from carcond.training_history import Epoch, Measured, best_epoch, is_exhausted
-from carcond.training_inputs import Inputs, batches, epoch_order
-from carcond.training_loss import TaskLoss, batch_loss, loss_sums, task_losses
-from carcond.training_settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from carcond.augmentation import TrainingTransform
+from carcond.finetuning.augmentation import TrainingTransform
+from carcond.finetuning.network_stages import map_shape
+from carcond.finetuning.training_settings import Augmentation
 from carcond.heads import IntArray
 from carcond.images import InputSpec, decode_photo, to_pixels
-from carcond.network_stages import map_shape
-from carcond.training_settings import Augmentation
 
 Progress = Callable[[int, int], None]
 """Told how much is done, of how much."""
@@ -86,7 +86,7 @@ class KeptActivations:
 
         Args:
             path: of the file; it is there only when it is complete.
-            stages: from `carcond.network_stages.split_backbone`.
+            stages: from `carcond.finetuning.network_stages.split_backbone`.
             photos: what they see.
             train: positions of the photos to train on.
             views: how many varied views of each of these are kept.

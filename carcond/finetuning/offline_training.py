@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carcond.finetune import Progress, finetune
-from carcond.network_weights import load_backbone_or_fallback
-from carcond.training_curves import TensorBoardCurves, save_training_curves
-from carcond.training_history import Epoch
-from carcond.training_loop import TrainingProgress, Watch
-from carcond.training_output import TrainingOutput
-from carcond.training_report import TrainingReport
-from carcond.training_set import TrainingSet
-from carcond.training_settings import TrainingSettings
+from carcond.finetuning.finetune import Progress, finetune
+from carcond.finetuning.network_weights import load_backbone_or_fallback
+from carcond.finetuning.training_curves import TensorBoardCurves, save_training_curves
+from carcond.finetuning.training_history import Epoch
+from carcond.finetuning.training_loop import TrainingProgress, Watch
+from carcond.finetuning.training_output import TrainingOutput
+from carcond.finetuning.training_report import TrainingReport
+from carcond.finetuning.training_set import TrainingSet
+from carcond.finetuning.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class OfflineTraining:
         report: what became of the labels and photos that were given.
         settings: how.
         backbone: timm's name of the network.
-        weights: where training begins, see `carcond.network_weights.load_backbone`.
-        output: folder for the result, see `carcond.training_output`.
+        weights: where training begins, see `carcond.finetuning.network_weights.load_backbone`.
+        output: folder for the result, see `carcond.finetuning.training_output`.
         max_pixels: limit of width x height of a photo.
         tensorboard: also write the curves in TensorBoard's format.
         main: whether this process speaks and writes for all of a `torchrun`.
@@ -51,7 +51,7 @@ class OfflineTraining:
 
         Returns:
             JSON-ready, as `train_report.json`: the data's report, the settings, the history by epoch, and the facts of
-            `carcond.finetune.finetune`. In processes that are not the main one it is empty.
+            `carcond.finetuning.finetune.finetune`. In processes that are not the main one it is empty.
 
         Raises:
             TrainingError: settings, labels or an earlier run in the output folder do not allow it.

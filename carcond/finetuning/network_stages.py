@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from carcond.errors import TrainingError
-from carcond.network_weights import Backbone
+from carcond.finetuning.network_weights import Backbone
 
 _STEM = ("conv_stem", "bn1")
 _END = ("conv_head", "bn2")

@@ -16,14 +16,14 @@ from typing import Any
 from carcond.errors import LabelTableError, UnreadableImageError
 from carcond.examples import source_of
 from carcond.exports import ExportedAnnotation, ExportedTask, photo_path, read_export, read_records
+from carcond.finetuning.training_report import TrainingReport
+from carcond.finetuning.training_set import VALIDATION, TrainingPhoto, TrainingSet, validation_groups
 from carcond.groups import Likeness, assign_groups
 from carcond.images import decode_photo, perceptual_hash
 from carcond.labels import Opinion, merge_opinions
 from carcond.photo_folder import PhotoFolder
 from carcond.split import HOLDOUT, TRAIN
 from carcond.taxonomy import TASKS, find_class
-from carcond.training_report import TrainingReport
-from carcond.training_set import VALIDATION, TrainingPhoto, TrainingSet, validation_groups
 
 Progress = Callable[[int, int], None]
 """Told how much is done, of how much."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from carcond.errors import TrainingError
-from carcond.training_history import Epoch, best_epoch
+from carcond.finetuning.training_history import Epoch, best_epoch
 
 
 def save_training_curves(history: Sequence[Epoch], path: Path) -> None:

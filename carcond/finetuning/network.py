@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from carcond.encoder import encoders_dir, find_encoder, fitting_encoder, use_encoder
 from carcond.encoder_card import EncoderCard, encoder_request, save_encoder
 from carcond.errors import EncoderError
+from carcond.finetuning.network_weights import Backbone, load_backbone_or_fallback
 from carcond.heads import Heads
-from carcond.network_weights import Backbone, load_backbone_or_fallback
 from carcond.taxonomy import TASKS
 
 logger = logging.getLogger(__name__)

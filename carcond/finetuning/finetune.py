@@ -19,23 +19,23 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from carcond.checkpoint import Checkpoints
 from carcond.embedding_cache import embed_files
 from carcond.encoder import Encoder
 from carcond.errors import TrainingError
+from carcond.finetuning.checkpoint import Checkpoints
+from carcond.finetuning.network import TwoHeadNetwork, export_encoder
+from carcond.finetuning.network_stages import split_backbone
+from carcond.finetuning.network_weights import Backbone
+from carcond.finetuning.training_history import Epoch, best_epoch
+from carcond.finetuning.training_inputs import Inputs, KeptActivations, PhotoInputs
+from carcond.finetuning.training_loop import Material, TrainingLoop, Watch, make_accelerator
+from carcond.finetuning.training_set import VALIDATION, TrainingSet
+from carcond.finetuning.training_settings import TrainingSettings
+from carcond.finetuning.tuned_heads import calibrate, fit_train_side
 from carcond.gate import compare
 from carcond.heads import UNKNOWN, FloatArray, Heads
-from carcond.network import TwoHeadNetwork, export_encoder
-from carcond.network_stages import split_backbone
-from carcond.network_weights import Backbone
 from carcond.report_card import report_card
 from carcond.split import TRAIN
-from carcond.training_history import Epoch, best_epoch
-from carcond.training_inputs import Inputs, KeptActivations, PhotoInputs
-from carcond.training_loop import Material, TrainingLoop, Watch, make_accelerator
-from carcond.training_set import VALIDATION, TrainingSet
-from carcond.training_settings import TrainingSettings
-from carcond.tuned_heads import calibrate, fit_train_side
 
 Progress = Callable[[int, int], None]
 """Told how much is done, of how much."""
@@ -79,9 +79,10 @@ def finetune(
 
     Args:
         training: photos and labels.
-        backbone: trained in place; from `carcond.network_weights`.
+        backbone: trained in place; from `carcond.finetuning.network_weights`.
         settings: how.
-        models_dir: the new encoder is written there, see `carcond.network.export_encoder`, and put in use by nobody.
+        models_dir: the new encoder is written there, see `carcond.finetuning.network.export_encoder`, and put in use by
+            nobody.
         work_dir: checkpoints and all else that is needed until the result is kept; shared by all processes.
         max_pixels: limit of width x height of a photo.
         watch: told how far the training is; what it raises ends it.

@@ -3,9 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from carcond.augmentation import TrainingTransform
+from carcond.finetuning.augmentation import TrainingTransform
+from carcond.finetuning.training_settings import NO_AUGMENTATION, Augmentation
 from carcond.images import InputSpec, to_pixels
-from carcond.training_settings import NO_AUGMENTATION, Augmentation
 
 pytestmark = pytest.mark.slow
 

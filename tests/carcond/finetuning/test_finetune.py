@@ -23,17 +23,17 @@ from sklearn.metrics import f1_score
 from carcond.embedding_cache import embed_files
 from carcond.encoder import Encoder, find_encoder
 from carcond.errors import TrainingError
+from carcond.finetuning.network_weights import load_backbone
+from carcond.finetuning.offline_training import OfflineTraining
+from carcond.finetuning.training_inputs import PhotoInputs
+from carcond.finetuning.training_report import TrainingReport
+from carcond.finetuning.training_set import VALIDATION, TrainingSet
+from carcond.finetuning.training_settings import TrainingSettings
 from carcond.heads import UNKNOWN, Heads, fit_temperature
-from carcond.network_weights import load_backbone
-from carcond.offline_training import OfflineTraining
 from carcond.registry import Registry
 from carcond.report_text import card_text
 from carcond.split import HOLDOUT, TRAIN
-from carcond.training_inputs import PhotoInputs
-from carcond.training_report import TrainingReport
-from carcond.training_set import VALIDATION, TrainingSet
-from carcond.training_settings import TrainingSettings
-from tests.carcond.trainings import SMALL, draw_photos, quick
+from tests.carcond.finetuning.trainings import SMALL, draw_photos, quick
 
 pytestmark = pytest.mark.slow
 
@@ -184,8 +184,8 @@ def test_labels_of_one_class_cannot_be_trained_on(drawn: TrainingSet, tmp_path: 
 JOB = """
 import json, os, sys
 from pathlib import Path
-from tests.carcond.test_finetune import asked, run
-from tests.carcond.trainings import draw_photos, quick
+from tests.carcond.finetuning.test_finetune import asked, run
+from tests.carcond.finetuning.trainings import draw_photos, quick
 
 rank = os.environ.get("RANK", "0")
 training = draw_photos(Path(sys.argv[1]) / rank, 60)

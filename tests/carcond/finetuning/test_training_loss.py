@@ -5,8 +5,8 @@ from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
+from carcond.finetuning.training_loss import batch_loss, loss_sums, task_losses
 from carcond.heads import UNKNOWN, IntArray
-from carcond.training_loss import batch_loss, loss_sums, task_losses
 
 pytestmark = pytest.mark.slow
 

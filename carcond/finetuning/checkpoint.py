@@ -17,7 +17,7 @@ from torch import Tensor
 
 from carcond.errors import TrainingError
 from carcond.files import new_directory
-from carcond.training_history import Epoch
+from carcond.finetuning.training_history import Epoch
 
 Weights = dict[str, Tensor]
 

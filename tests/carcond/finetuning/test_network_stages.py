@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from carcond.errors import TrainingError
-from carcond.network import TwoHeadNetwork
-from carcond.network_stages import freeze_statistics, map_shape, split_backbone, stage_names
-from carcond.network_weights import load_backbone
+from carcond.finetuning.network import TwoHeadNetwork
+from carcond.finetuning.network_stages import freeze_statistics, map_shape, split_backbone, stage_names
+from carcond.finetuning.network_weights import load_backbone
 
 pytestmark = pytest.mark.slow
 

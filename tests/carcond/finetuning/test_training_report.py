@@ -1,4 +1,4 @@
-from carcond.training_report import TrainingReport
+from carcond.finetuning.training_report import TrainingReport
 
 
 def test_all_that_was_not_used_is_in_the_json() -> None:

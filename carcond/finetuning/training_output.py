@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from carcond.encoder import use_encoder
 from carcond.errors import TrainingError
 from carcond.files import replace_text
-from carcond.finetune import FineTuned
+from carcond.finetuning.finetune import FineTuned
+from carcond.finetuning.training_curves import save_training_curves
 from carcond.report_page import card_page
-from carcond.training_curves import save_training_curves
 
 
 class TrainingOutput:

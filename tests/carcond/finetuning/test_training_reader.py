@@ -12,10 +12,10 @@ from label_studio_sdk.converter.converter import Converter
 from PIL import Image
 
 from carcond.errors import LabelTableError
+from carcond.finetuning.training_reader import ReadOptions, read_training_set
+from carcond.finetuning.training_report import TrainingReport
+from carcond.finetuning.training_set import VALIDATION, TrainingSet
 from carcond.split import HOLDOUT, TRAIN
-from carcond.training_reader import ReadOptions, read_training_set
-from carcond.training_report import TrainingReport
-from carcond.training_set import VALIDATION, TrainingSet
 
 CONFIG = """
 <View>

@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from carcond.finetuning.network_stages import split_backbone
+from carcond.finetuning.network_weights import load_backbone
+from carcond.finetuning.training_inputs import KeptActivations, PhotoInputs, batches, epoch_order
+from carcond.finetuning.training_settings import Augmentation
 from carcond.images import to_pixels
-from carcond.network_stages import split_backbone
-from carcond.network_weights import load_backbone
-from carcond.training_inputs import KeptActivations, PhotoInputs, batches, epoch_order
-from carcond.training_settings import Augmentation
-from tests.carcond.trainings import SMALL, draw_photos
+from tests.carcond.finetuning.trainings import SMALL, draw_photos
 
 pytestmark = pytest.mark.slow
 

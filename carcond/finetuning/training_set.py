@@ -1,4 +1,4 @@
-"""Labelled photo files to train on, merged, grouped and split. `carcond.training_reader` reads them."""
+"""Labelled photo files to train on, merged, grouped and split. `carcond.finetuning.training_reader` reads them."""
 
 import hashlib
 import json

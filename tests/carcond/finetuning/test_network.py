@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from carcond import network, network_weights
 from carcond.encoder import Encoder, encoder_directory, find_encoder, use_encoder
 from carcond.encoder_card import read_card
 from carcond.errors import EncoderError, WeightsUnavailableError
-from carcond.network import TwoHeadNetwork, build_encoder, export_encoder
-from carcond.network_weights import Backbone, load_backbone, load_backbone_or_fallback
+from carcond.finetuning import network, network_weights
+from carcond.finetuning.network import TwoHeadNetwork, build_encoder, export_encoder
+from carcond.finetuning.network_weights import Backbone, load_backbone, load_backbone_or_fallback
 from carcond.taxonomy import TASKS
 
 pytestmark = pytest.mark.slow

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carcond.finetuning.training_set import VALIDATION, TrainingPhoto, TrainingSet, validation_groups
 from carcond.heads import UNKNOWN
 from carcond.labels import MergedLabel
 from carcond.split import HOLDOUT, TRAIN
-from carcond.training_set import VALIDATION, TrainingPhoto, TrainingSet, validation_groups
 
 
 def photo(number: int, side: str = TRAIN, group: int | None = None, **classes: str) -> TrainingPhoto:

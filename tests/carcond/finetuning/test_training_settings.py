@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from carcond.errors import SettingsError
-from carcond.training_settings import NO_AUGMENTATION, Augmentation, TrainingSettings, load_training_settings
+from carcond.finetuning.training_settings import NO_AUGMENTATION, Augmentation, TrainingSettings, load_training_settings
 
 
 def test_the_defaults_are_those_of_the_original_classifier() -> None:
@@ -81,7 +81,7 @@ def test_no_augmentation_varies_nothing() -> None:
 
 
 def test_the_documented_settings_are_the_defaults() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "train.md").read_text(encoding="utf-8")
     documented = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     assert documented.keys() == TrainingSettings.model_fields.keys()
     assert TrainingSettings.model_validate(documented) == TrainingSettings()

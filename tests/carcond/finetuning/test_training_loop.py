@@ -7,18 +7,18 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from carcond.checkpoint import Checkpoints
 from carcond.errors import TrainingError
+from carcond.finetuning.checkpoint import Checkpoints
+from carcond.finetuning.network import TwoHeadNetwork
+from carcond.finetuning.network_weights import load_backbone
+from carcond.finetuning.training_history import Epoch
+from carcond.finetuning.training_inputs import PhotoInputs
+from carcond.finetuning.training_loop import Material, TrainingLoop, TrainingProgress, make_accelerator
+from carcond.finetuning.training_set import VALIDATION, TrainingSet
+from carcond.finetuning.training_settings import NO_AUGMENTATION, TrainingSettings
 from carcond.heads import fit_heads
-from carcond.network import TwoHeadNetwork
-from carcond.network_weights import load_backbone
 from carcond.split import TRAIN
-from carcond.training_history import Epoch
-from carcond.training_inputs import PhotoInputs
-from carcond.training_loop import Material, TrainingLoop, TrainingProgress, make_accelerator
-from carcond.training_set import VALIDATION, TrainingSet
-from carcond.training_settings import NO_AUGMENTATION, TrainingSettings
-from tests.carcond.trainings import SMALL, draw_photos, quick
+from tests.carcond.finetuning.trainings import SMALL, draw_photos, quick
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from carcond.taxonomy import DAMAGE, TASK_BY_KEY, TASKS
 
 
 class Augmentation(BaseModel):
-    """How photos are varied while they are trained on; see `carcond.augmentation`.
+    """How photos are varied while they are trained on; see `carcond.finetuning.augmentation`.
 
     Attributes:
         flip: how often a photo is mirrored, 0 .. 1.

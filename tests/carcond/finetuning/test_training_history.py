@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from carcond.training_curves import curve_points, save_training_curves
-from carcond.training_history import Epoch, Measured, best_epoch, is_exhausted
+from carcond.finetuning.training_curves import curve_points, save_training_curves
+from carcond.finetuning.training_history import Epoch, Measured, best_epoch, is_exhausted
 
 
 def epochs(*losses: float | None) -> list[Epoch]:
