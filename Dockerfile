@@ -13,7 +13,9 @@ ENV PATH=/opt/code/bin:/opt/packages/bin:$PATH \
 FROM python AS requirements
 WORKDIR /lists
 COPY pyproject.toml docker/list_requirements.py ./
-RUN python3 list_requirements.py
+# Extras of pyproject.toml that all images are to have: "s3" where models are in an object store.
+ARG EXTRAS=""
+RUN python3 list_requirements.py ${EXTRAS}
 
 FROM python AS packages
 # pip stays outside: the images that run have no use for it.
@@ -73,12 +75,12 @@ LABEL org.opencontainers.image.title="carcond" \
 
 FROM runtime AS training-packages
 COPY --from=packages /opt/packages /opt/packages
-COPY --from=requirements /lists/training.txt /lists/
+COPY --from=requirements /lists/train.txt /lists/
 # Where PyTorch comes from beside pip's own index: PyTorch has an index for CPUs, and one for each release of CUDA.
 ARG TORCH_INDEX_URL=""
 USER 0
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \
-    HOME=/root pip install --requirement /lists/training.txt \
+    HOME=/root pip install --requirement /lists/train.txt \
         ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"}
 USER 10001:10001
 # A new volume takes over what lies in the folder that it is mounted on: /models.

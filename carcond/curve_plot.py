@@ -1,10 +1,23 @@
 """Learning curves as a picture."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from carcond.errors import PlotError
+
 _METRICS = (("accuracy", "accuracy"), ("macro_f1", "macro-F1"), ("ece", "calibration error"))
+
+
+def check_can_plot() -> None:
+    """Tell before a long run whether its curves can be drawn.
+
+    Raises:
+        PlotError: the package that draws is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise PlotError("drawing curves needs a package: pip install 'carcond[plots]'")
 
 
 def save_plot(report: Mapping[str, Any], path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ CarcondError
 ├── LabelTableError        a CSV file of labels that cannot be used
 ├── TrainingError          an encoder cannot be fine-tuned as asked
 ├── StrategyError          a strategy with a name that means nothing
+├── PlotError              curves cannot be drawn
 ├── StoreError             the database cannot be opened or written
 │   └── NewerStoreError           a newer carcond has used it
 ├── BackupError            a backup cannot be written, read or restored
@@ -55,6 +56,10 @@ class TrainingError(CarcondError):
 
 class StrategyError(CarcondError):
     """A strategy was asked for by a name that means nothing."""
+
+
+class PlotError(CarcondError):
+    """Curves cannot be drawn on this installation."""
 
 
 class StoreError(CarcondError):

@@ -1,21 +1,22 @@
-"""Writes the packages that pyproject.toml names as lists for pip, one for each layer of the images."""
+"""`list_requirements.py [EXTRA ...]`: the packages that pyproject.toml names as lists for pip, one for each layer."""
 
+import sys
 import tomllib
 from pathlib import Path
 
-# 350 MB with what it needs itself, and nothing that the images run imports it.
-_LEFT_OUT = ("label-studio-sdk",)
-
 
 def main() -> None:
-    """Write runtime.txt, training.txt and build.txt into the working directory."""
+    """Write runtime.txt, with the extras that are named, build.txt and train.txt into the working directory."""
     pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
-    project = pyproject["project"]
-    runtime = [package for package in project["dependencies"] if not package.startswith(_LEFT_OUT)]
+    extras = pyproject["project"]["optional-dependencies"]
+    unknown = set(sys.argv[1:]) - set(extras)
+    if unknown:
+        sys.exit(f"expected extras of pyproject.toml ({', '.join(extras)}), got {', '.join(sorted(unknown))}")
+    runtime = sum((extras[name] for name in sys.argv[1:]), pyproject["project"]["dependencies"])
     lists = {
         "runtime.txt": runtime,
         # The pins of the first list hold for the second, or pip would replace what is installed.
-        "training.txt": runtime + project["optional-dependencies"]["train"],
+        "train.txt": runtime + extras["train"],
         "build.txt": pyproject["build-system"]["requires"],
     }
     for name, packages in lists.items():

@@ -34,7 +34,7 @@ def simulate(
     """
     # Other commands need none of these, and they take a second to import.
     from backend.simulation_view import progress_bar, simulation_table  # noqa: PLC0415
-    from carcond.curve_plot import save_plot  # noqa: PLC0415
+    from carcond.curve_plot import check_can_plot, save_plot  # noqa: PLC0415
     from carcond.label_table import read_rows  # noqa: PLC0415
     from carcond.problem import Columns, embed_rows, load_problem  # noqa: PLC0415
     from carcond.savings import report  # noqa: PLC0415
@@ -43,6 +43,8 @@ def simulate(
 
     settings = get_settings()
     chosen = parse_strategies(strategies)
+    if plot:
+        check_can_plot()
     rows = read_rows(labels, _pairs(where or []))
     loaded = Encoder.load(find_encoder(settings.models_dir), settings.encoder_threads)
     kept_in = cache or settings.models_dir / "cache"

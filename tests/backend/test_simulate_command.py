@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from backend.cli import app
-from carcond.errors import EncoderError, LabelTableError, StrategyError
+from carcond.errors import EncoderError, LabelTableError, PlotError, StrategyError
 from carcond.settings import get_settings
 
 COUNT = 40
@@ -75,6 +75,15 @@ def test_a_plot_is_drawn_on_request(folder: Path) -> None:
     run(folder, "--plot", str(folder / "curves.png"))
     assert (folder / "curves.png").is_file()
     assert (folder / "curves.svg").is_file()
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_computed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carcond.curve_plot.find_spec", lambda name: None)
+    with pytest.raises(PlotError, match="plots"):
+        CliRunner().invoke(app, arguments(folder, "--plot", str(folder / "p")), catch_exceptions=False)
+    assert not (folder / "cache").exists()
 
 
 def test_rows_columns_and_slices_can_be_chosen(folder: Path) -> None:

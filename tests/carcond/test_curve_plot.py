@@ -1,9 +1,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
-from carcond.curve_plot import save_plot
+from carcond.curve_plot import check_can_plot, save_plot
+from carcond.errors import PlotError
 
 
 def drawn_report(tasks: list[str]) -> dict[str, Any]:
@@ -30,3 +32,10 @@ def test_the_plot_has_a_row_for_each_task(tmp_path: Path) -> None:
     two, _ = save_plot(drawn_report(["damage", "cleanliness"]), tmp_path / "two")
     with Image.open(one) as first, Image.open(two) as second:
         assert second.height == 2 * first.height
+
+
+def test_without_the_package_that_draws_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_can_plot()
+    monkeypatch.setattr("carcond.curve_plot.find_spec", lambda name: None)
+    with pytest.raises(PlotError, match=r"pip install 'carcond\[plots\]'"):
+        check_can_plot()
