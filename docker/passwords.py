@@ -4,7 +4,6 @@ One volume holds everything. A service sees only the files of its own group, whi
 the passwords themselves are in a file that belongs to this module's user alone.
 """
 
-import ipaddress
 import json
 import os
 import secrets
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from scripts.label_studio_server import BANNED_SUBNETS
+from backend.ssrf_guard import closed_subnets
 
 SECRETS_DIR = Path("/secrets")
 PASSWORDS_NAME = "passwords.json"
@@ -102,23 +101,6 @@ def service_files(passwords: Mapping[str, str], subnet: str) -> dict[str, str]:
         "grafana/password": passwords["grafana"],
         "prometheus/password": passwords["backend"],
     }
-
-
-def closed_subnets(open_subnet: str) -> list[str]:
-    """The networks that Label Studio must not call: all that are not public, without the one that is open.
-
-    Raises:
-        ValueError: the open one is no network.
-    """
-    hole = ipaddress.ip_network(open_subnet)
-    closed: list[str] = []
-    for text in [*BANNED_SUBNETS, "127.0.0.0/8"]:
-        network = ipaddress.ip_network(text)
-        if network.version == hole.version and network.supernet_of(hole):  # type: ignore[arg-type]  # same version
-            closed += map(str, network.address_exclude(hole))  # type: ignore[arg-type]
-        else:
-            closed.append(text)
-    return closed
 
 
 def write_files(folder: Path, files: Mapping[str, str], groups: Mapping[str, int]) -> None:

@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+from backend.backend_address import BackendAddress
 from backend.labelstudio import LabelStudioApi
-from backend.provision import BACKEND_TITLE, PROJECT_TITLE, SAMPLING, BackendAddress, find_or_create_project, provision
+from backend.ml_backends import BACKEND_TITLE
+from backend.provision import PROJECT_TITLE, SAMPLING, find_or_create_project, provision
+from backend.webhooks import read_webhooks
 from carcond.errors import CarcondError, LabelStudioError
 from carcond.samples import draw_samples
 from carcond.settings import get_settings
@@ -86,7 +89,7 @@ def _import(api: LabelStudioApi, project_id: int, kind: str) -> None:
 
 def _verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> None:
     """Look at what Label Studio really keeps, since it says nothing when some of it fails."""
-    hooks = api.request("GET", "/api/webhooks/", params={"project": project_id})
+    hooks = read_webhooks(api, project_id)
     if [hook["is_active"] for hook in hooks if hook["url"] == backend.webhook_url] != [True]:
         raise LabelStudioError(f"expected one active webhook to {backend.webhook_url}, Label Studio has {hooks}")
     project = api.project(project_id)

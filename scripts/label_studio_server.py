@@ -9,45 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from backend.ssrf_guard import LOOPBACK, closed_subnets
 from scripts.credentials import Credentials
 from scripts.preflight import StackError, check_disk, make_directory
 
 LABEL_STUDIO_VERSION = "1.23.2"
 INSTALL_MIB = 1500
 
-# What Label Studio refuses to call by default, loopback alone left out: the backend is there.
-BANNED_SUBNETS = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/4",
-    "233.252.0.0/24",
-    "240.0.0.0/4",
-    "255.255.255.255/32",
-    "::/128",
-    "::1/128",
-    "::ffff:0:0/96",
-    "::ffff:0:0:0/96",
-    "64:ff9b::/96",
-    "64:ff9b:1::/48",
-    "100::/64",
-    "2001:0000::/32",
-    "2001:20::/28",
-    "2001:db8::/32",
-    "2002::/16",
-    "fc00::/7",
-    "fe80::/10",
-    "ff00::/8",
-]
 # Label Studio reads settings without a prefix too (HOST, DEBUG, USERNAME ...), so little is handed on.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
@@ -126,7 +94,7 @@ def environment(data_dir: Path, photos_root: Path, url: str, credentials: Creden
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos_root),
         "SSRF_PROTECTION_ENABLED": "true",
         "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(BANNED_SUBNETS),
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(closed_subnets(LOOPBACK)),
         # Nothing is reported to anyone.
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",

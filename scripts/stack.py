@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from backend.backend_address import BackendAddress
 from backend.labelstudio import LabelStudioApi
-from backend.provision import PROJECT_TITLE, BackendAddress, ProvisionReport, provision
+from backend.provision import PROJECT_TITLE, ProvisionReport, provision
 from scripts import label_studio_server, redis_server
 from scripts.credentials import Credentials, load_credentials
 from scripts.photo_import import import_photos, link_folder

@@ -3,21 +3,15 @@
 import itertools
 from base64 import b64encode
 from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
 
+from backend.backend_address import BackendAddress
 from backend.label_config import bind_label_config
 from backend.labelstudio import LabelStudioApi
-from backend.provision import (
-    SAMPLING,
-    WEBHOOK_ACTIONS,
-    BackendAddress,
-    default_label_config,
-    find_or_create_project,
-    provision,
-)
+from backend.provision import SAMPLING, default_label_config, find_or_create_project, provision
+from backend.webhooks import WEBHOOK_ACTIONS, read_webhooks
 from carcond.errors import LabelConfigError, LabelStudioError
 from carcond.taxonomy import TASKS
 from scripts.stack import Stack
@@ -37,10 +31,6 @@ def api(stack: Stack) -> LabelStudioApi:
     return stack.api()
 
 
-def _webhooks(api: LabelStudioApi, project_id: int) -> list[dict[str, Any]]:
-    return list(api.request("GET", "/api/webhooks/", params={"project": project_id}))
-
-
 def test_a_new_project_has_all_that_the_loop_needs(stack: Stack, api: LabelStudioApi, title: str) -> None:
     report = stack.provision(title)
     project = api.project(report.project_id)
@@ -57,7 +47,7 @@ def test_the_webhook_exists_and_carries_what_the_backend_asks_for(
     stack: Stack, api: LabelStudioApi, title: str
 ) -> None:
     report = stack.provision(title)
-    [hook] = _webhooks(api, report.project_id)
+    [hook] = read_webhooks(api, report.project_id)
     user, password = stack.credentials.backend_user, stack.credentials.backend_password
     assert hook["url"] == f"{stack.backend_url}/webhook"
     assert sorted(hook["actions"]) == sorted(WEBHOOK_ACTIONS)
@@ -67,10 +57,10 @@ def test_the_webhook_exists_and_carries_what_the_backend_asks_for(
 
 def test_provisioning_twice_changes_nothing_more(stack: Stack, api: LabelStudioApi, title: str) -> None:
     first = stack.provision(title)
-    hooks = _webhooks(api, first.project_id)
+    hooks = read_webhooks(api, first.project_id)
     second = stack.provision(title)
     assert second == replace(first, project_created=False, backend_connected=False, webhook_created=False)
-    assert _webhooks(api, first.project_id) == hooks
+    assert read_webhooks(api, first.project_id) == hooks
 
 
 def test_a_renamed_project_is_found_by_its_number(stack: Stack, api: LabelStudioApi, title: str) -> None:
@@ -96,18 +86,18 @@ def test_a_title_that_only_contains_the_words_is_another_project(api: LabelStudi
 
 def test_a_lost_webhook_is_made_again(stack: Stack, api: LabelStudioApi, title: str) -> None:
     project_id = stack.provision(title).project_id
-    [hook] = _webhooks(api, project_id)
+    [hook] = read_webhooks(api, project_id)
     api.request("DELETE", f"/api/webhooks/{hook['id']}/")
     assert stack.provision(title).webhook_created
-    assert len(_webhooks(api, project_id)) == 1
+    assert len(read_webhooks(api, project_id)) == 1
 
 
 def test_a_switched_off_webhook_is_switched_on(stack: Stack, api: LabelStudioApi, title: str) -> None:
     project_id = stack.provision(title).project_id
-    [hook] = _webhooks(api, project_id)
+    [hook] = read_webhooks(api, project_id)
     api.request("PATCH", f"/api/webhooks/{hook['id']}/", json={"url": hook["url"], "is_active": False})
     stack.provision(title)
-    [hook] = _webhooks(api, project_id)
+    [hook] = read_webhooks(api, project_id)
     assert hook["is_active"] is True
     assert sorted(hook["actions"]) == sorted(WEBHOOK_ACTIONS)
 
@@ -119,7 +109,7 @@ def test_doubled_webhooks_are_removed_and_those_of_others_are_kept(
     for url in (f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"):
         api.request("POST", "/api/webhooks/", json={"project": project_id, "url": url})
     assert stack.provision(title).webhooks_removed == 1
-    assert sorted(hook["url"] for hook in _webhooks(api, project_id)) == sorted(
+    assert sorted(hook["url"] for hook in read_webhooks(api, project_id)) == sorted(
         [f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"]
     )
 
@@ -129,7 +119,7 @@ def test_a_backend_that_moved_takes_its_webhook_with_it(stack: Stack, api: Label
     project_id = provision(api, elsewhere, title).project_id
     report = stack.provision(title)
     assert (report.backend_connected, report.webhooks_removed) == (True, 1)
-    assert [hook["url"] for hook in _webhooks(api, project_id)] == [f"{stack.backend_url}/webhook"]
+    assert [hook["url"] for hook in read_webhooks(api, project_id)] == [f"{stack.backend_url}/webhook"]
     assert len(api.request("GET", "/api/ml/", params={"project": project_id})) == 1
 
 
@@ -186,7 +176,10 @@ def test_a_backend_that_is_not_there_is_told_as_such(api: LabelStudioApi, title:
 
 
 def test_an_address_that_the_ssrf_guard_closes_is_told_with_the_cure(api: LabelStudioApi, title: str) -> None:
-    with pytest.raises(LabelStudioError, match=r"SSRF guard does not let it call.*USER_ADDITIONAL_BANNED_SUBNETS"):
+    with pytest.raises(
+        LabelStudioError,
+        match=r"SSRF guard does not let it call.*USER_ADDITIONAL_BANNED_SUBNETS=",
+    ):
         provision(api, BackendAddress("http://10.0.0.1:9090"), title)
 
 

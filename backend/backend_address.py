@@ -1,0 +1,61 @@
+"""Where Label Studio finds the backend, and why it may refuse to call it there."""
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from backend.ssrf_guard import opening_lines
+
+
+@dataclass(frozen=True)
+class BackendAddress:
+    """Where Label Studio finds the backend, and what it has to say there.
+
+    Attributes:
+        url: as Label Studio sees it. Its host needs a dot: Label Studio makes no webhook for another.
+        user: of basic authentication; empty when the backend asks for none.
+        password: of basic authentication.
+    """
+
+    url: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def webhook_url(self) -> str:
+        """Where events go."""
+        return f"{self.url.rstrip('/')}/webhook"
+
+    @property
+    def webhook_headers(self) -> dict[str, str]:
+        """What webhooks have to carry: Label Studio does not use the backend's user and password for them."""
+        if not self.user:
+            return {}
+        token = b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {token}"}
+
+
+def refusal_advice(text: str, backend: BackendAddress) -> str:
+    """What to do about Label Studio's refusal of a backend or a webhook, as its `text` tells."""
+    if "reserved network address" in text:
+        host = urlsplit(backend.url).hostname or ""
+        lines = opening_lines(host)
+        how = f"these lines in its environment: {' '.join(lines)}" if lines else "USER_ADDITIONAL_BANNED_SUBNETS"
+        return (
+            f"Label Studio's SSRF guard does not let it call {backend.url}. To open it for {host} alone, start Label "
+            f"Studio with {how}"
+        )
+    if "valid URL" in text:
+        return (
+            f"Label Studio makes webhooks only for hosts with a dot in their name, like backend.carcond.internal, and "
+            f"{urlsplit(backend.url).hostname!r} has none"
+        )
+    if "resolve hostname" in text:
+        return f"the name {urlsplit(backend.url).hostname!r} means nothing where Label Studio runs"
+    if "authentication parameters" in text or "401 Client Error" in text:
+        return (
+            "it refused the user and password: CARCOND_BASIC_AUTH_USER and _PASSWORD must be those it was started with"
+        )
+    if "health check failed" in text:
+        return f"Label Studio cannot reach it at {backend.url}. Is it running, and is that its name for Label Studio?"
+    return "Label Studio refused"
