@@ -7,18 +7,24 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from backend.jobs import JobQueue
+from backend.learning import learning_facts
 from backend.services import Services
-from backend.snapshot import asked_for
 from carcond.card_values import plain
-from carcond.errors import CarcondError, EncoderError, RegistryError
-from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.errors import CarcondError, RegistryError
+from carcond.examples import merge_annotations
 from carcond.registry import Registry, Version, version_name
-from carcond.split import HOLDOUT
-from carcond.tables import AnnotationRow, Photo
 
 
-def project_status(services: Services, queue: JobQueue, project_id: int) -> dict[str, Any]:
+def project_status(
+    services: Services, queue: JobQueue, project_id: int, learning: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """All of it, JSON-ready; takes seconds with a thousand labels.
+
+    Args:
+        services: where it is read from.
+        queue: the jobs.
+        project_id: the project.
+        learning: what `learning_facts` told, which takes nearly all of the time; None to have it computed.
 
     Returns:
         The serving version's card, or `version` None before the first; and
@@ -26,9 +32,7 @@ def project_status(services: Services, queue: JobQueue, project_id: int) -> dict
         - `serving`: `version`, and `since`, `who` and `why` from the record of promotions; None before the first.
         - `newest`: the newest version, whether it was `accepted` by the gate (None: not tested), and the `reason`.
         - `photos`: in Label Studio; `photos_left`: to be labelled; `photos_unreadable`; `photos_skipped`.
-        - `labels`: photos in `train` and `holdout`, and those `unusable`, now: newer than the card's may be.
-        - `forecast`: task -> see `carcond.forecast.Forecast.as_json`.
-        - `labels_saved`: task -> see `carcond.labels_saved.LabelsSaved.as_json`.
+        - `labels`, `curve`, `forecast` and `labels_saved`: see `backend.learning.learning_facts`.
         - `jobs`: `reachable`; if Redis is, how many are `waiting` and `failed`, how many `workers` are alive, and
           when the last turn ended; else the `reason`.
         - `next_step`: what to do, in words.
@@ -39,7 +43,6 @@ def project_status(services: Services, queue: JobQueue, project_id: int) -> dict
     labels = merge_annotations(annotations)
     skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
     left = [p for p in photos if p.task_id not in labels and p.task_id not in skipped and not p.problem]
-    labelled = _labelled(services, project_id, version, photos, annotations)
     facts: dict[str, Any] = {
         **(version.card if version else {"version": None}),
         "project": project_id,
@@ -49,65 +52,10 @@ def project_status(services: Services, queue: JobQueue, project_id: int) -> dict
         "photos_left": len(left),
         "photos_unreadable": sum(p.problem is not None for p in photos),
         "photos_skipped": len(skipped),
-        "labels": _label_counts(photos, labelled, len(labels)),
-        **_learning(services, project_id, photos, annotations, labelled),
+        **(learning or learning_facts(services, project_id)),
         "jobs": _jobs(queue, project_id),
     }
     return facts | {"next_step": next_step(facts)}
-
-
-def _labelled(
-    services: Services,
-    project_id: int,
-    version: Version | None,
-    photos: list[Photo],
-    annotations: list[AnnotationRow],
-) -> LabelledSet | None:
-    """None when there is no encoder yet."""
-    try:
-        encoder_id = version.heads.encoder_id if version else services.encoder_id()
-    except EncoderError:
-        return None
-    task_ids, embeddings = services.store.embeddings(project_id, encoder_id)
-    return labelled_set(photos, merge_annotations(annotations), task_ids, embeddings)
-
-
-def _label_counts(photos: list[Photo], labelled: LabelledSet | None, total: int) -> dict[str, int]:
-    held = int(labelled.holdout.sum()) if labelled else 0
-    usable = len(labelled.holdout) if labelled else 0
-    return {"train": usable - held, "holdout": held, "unusable": total - usable}
-
-
-def _learning(
-    services: Services,
-    project_id: int,
-    photos: list[Photo],
-    annotations: list[AnnotationRow],
-    labelled: LabelledSet | None,
-) -> dict[str, Any]:
-    # Imported here: they need what fits heads, and those who read a project's versions only do not.
-    from carcond.forecast import forecast  # noqa: PLC0415
-    from carcond.labels_saved import labels_saved  # noqa: PLC0415
-    from carcond.learning_curve import Origin, label_histories  # noqa: PLC0415
-
-    if labelled is None:
-        return {"forecast": {}, "labels_saved": {}}
-    asked = asked_for(services.store, project_id)
-    # Annotations are numbered as they are made; their times move when one is corrected.
-    made: dict[int, int] = {}
-    for row in annotations:
-        if not row.cancelled:
-            made.setdefault(row.task_id, row.annotation_id)
-    drawn = {p.task_id for p in photos if p.drawn and p.side == HOLDOUT}
-    origins = {
-        e.task_id: Origin(made[e.task_id], drawn=e.task_id in drawn, imported=e.task_id not in asked)
-        for e in labelled.usable
-    }
-    histories = label_histories(labelled, origins)
-    return {
-        "forecast": {task: forecast(history).as_json() for task, history in histories.items()},
-        "labels_saved": {task: labels_saved(history).as_json() for task, history in histories.items()},
-    }
 
 
 def _serving(registry: Registry, version: Version | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import typer
 
 from backend.versions_view import version_facts, versions_table
 from carcond.card_values import plain
-from carcond.errors import QueueUnavailableError, RegistryError
+from carcond.errors import RegistryError
 from carcond.promotions import Action, Promotion
 from carcond.registry import COLD_START_VERSION, Registry, Version, version_name, version_number
 
@@ -74,7 +74,7 @@ def promote(project: _Project, version: _VersionName, why: _Why, by: _By = "", a
     Example: carcond versions promote 1 7 --why "finds scratches that 8 misses"
     """
     registry = _registry(project)
-    _change(project, registry, registry.load(version_number(version)), "promote", why, by, as_json)
+    _change(project, registry.load(version_number(version)), "promote", why, by, as_json)
 
 
 @versions.command()
@@ -84,7 +84,7 @@ def rollback(project: _Project, why: _Why, by: _By = "", as_json: _Json = False)
     Example: carcond versions rollback 1 --why "calls wet cars dirty"
     """
     registry = _registry(project)
-    _change(project, registry, registry.previous(), "rollback", why, by, as_json)
+    _change(project, registry.previous(), "rollback", why, by, as_json)
 
 
 def _registry(project: int) -> Registry:
@@ -100,25 +100,16 @@ def _registry(project: int) -> Registry:
     return registry
 
 
-def _change(
-    project: int, registry: Registry, version: Version, action: Action, why: str, by: str, as_json: bool
-) -> None:
+def _change(project: int, version: Version, action: Action, why: str, by: str, as_json: bool) -> None:
     """Make a version serve, and have its predictions published."""
     from backend.jobs import get_job_queue  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
-    from carcond.encoder import encoder_directory  # noqa: PLC0415
+    from backend.serving import serve_version  # noqa: PLC0415
 
     if not why.strip():
         raise typer.BadParameter("expected a reason, for those who find it in the record", param_hint="--why")
-    # Without it no new photo could be seen.
-    encoder_directory(get_services().settings.models_dir, version.heads.encoder_id)
-    promotion = registry.promote(version.number, by or _user(), why, action)
-    get_services().push_versions(project)
-    problem = ""
-    try:
-        get_job_queue().nudge(project)
-    except QueueUnavailableError as error:
-        problem = str(error)
+    change = serve_version(get_services(), get_job_queue(), project, version, action=action, who=by or _user(), why=why)
+    promotion, problem = change.promotion, change.problem
     if as_json:
         print(json.dumps({**promotion.facts(), "publishing": not problem}, indent=2))
     else:

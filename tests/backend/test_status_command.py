@@ -75,6 +75,8 @@ def test_json_has_the_card_and_all_that_is_known(labelled: Garage) -> None:
     assert found["forecast"]["damage"]["labels"] == found["labels"]["train"]
     assert found["forecast"]["damage"]["holdout"] == found["labels"]["holdout"]
     assert {"now", "gain", "low", "high", "state"} == set(found["forecast"]["damage"]["accuracy"])
+    curve = found["curve"]["damage"]
+    assert (curve["labels"][-1], curve["holdout"]) == (found["labels"]["train"], found["labels"]["holdout"])
 
 
 def test_labels_saved_are_not_known_of_an_imported_set(labelled: Garage) -> None:
