@@ -22,7 +22,7 @@ from backend.services import Services
 from backend.snapshot import Snapshot, asked_for
 from backend.sync import sync_project
 from carcond.errors import EncoderError, LabelStudioError
-from carcond.registry import COLD_START_VERSION, Version
+from carcond.registry import COLD_START_VERSION, Version, is_ours
 from carcond.selection import EXPLORATION_SLOT
 from carcond.split import HOLDOUT, draw_holdout, settle_sides, split_imported
 from carcond.tables import Photo
@@ -211,6 +211,8 @@ class Loop:
         """The drafts that Label Studio does not hold yet, as far as the queue is concerned."""
         stored: dict[int, list[tuple[str, bool, bool]]] = {}
         for row in self._store.predictions(self._project_id):
+            if not is_ours(row.model_version):
+                continue
             traits = (row.model_version, row.slot is None, row.slot == EXPLORATION_SLOT)
             stored.setdefault(row.task_id, []).append(traits)
         return [

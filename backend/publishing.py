@@ -1,9 +1,10 @@
 """Writing the queue into Label Studio: predictions with slots, best first, in place.
 
-Each unlabelled task has exactly one prediction. A task that joins the queue gets its prediction
+Each unlabelled task has exactly one prediction of ours. A task that joins the queue gets its prediction
 moved to the new version by PATCH; a task that leaves it keeps the old version's, which Label Studio
 does not serve once `project.model_version` has moved on. Predictions of labelled tasks are never
-touched: they carry the counts by which Label Studio goes round the slots.
+touched: they carry the counts by which Label Studio goes round the slots. Neither are those of other
+models: they have no part in the order, which looks at the project's version alone.
 """
 
 import logging
@@ -18,6 +19,7 @@ import httpx
 from backend.labelstudio import LabelStudioApi, PredictionDraft, StoredPrediction
 from backend.sync import prediction_row
 from carcond.errors import LabelStudioError
+from carcond.registry import is_ours
 from carcond.store import Store
 from carcond.tables import PredictionRow
 
@@ -94,7 +96,8 @@ class Publisher:
     def _write(self, drafts: Sequence[PredictionDraft]) -> None:
         stored: dict[int, list[PredictionRow]] = {}
         for row in self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts]):
-            stored.setdefault(row.task_id, []).append(row)
+            if is_ours(row.model_version):
+                stored.setdefault(row.task_id, []).append(row)
         with ThreadPoolExecutor(self._connections) as pool:
             list(pool.map(partial(self._write_one, stored), drafts))
 

@@ -6,7 +6,7 @@ field changes the task. So the least suspicious photo is written first, and the 
 last. A photo that anybody labels anew has changed since: it leaves the tab at once, and is not shown again.
 
 Nothing else of a prediction is touched, and none is made or removed: version, score and slot, by which Label Studio
-serves the queue, stay as they are.
+serves the queue, stay as they are. Predictions of other models are left alone.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from backend.labelstudio import LabelStudioApi, LabelStudioTask
+from backend.labelstudio import LabelStudioApi, LabelStudioTask, StoredPrediction
 from backend.services import Services
 from backend.tabs import put_tab, remove_tab
 from carcond.errors import LabelStudioError
@@ -24,6 +24,7 @@ from carcond.examples import LabelledSet, labelled_set, merge_annotations
 from carcond.images import Look
 from carcond.labels import MergedLabel
 from carcond.quality import RatedPhoto, quality_report, suspect_facts
+from carcond.registry import is_ours
 from carcond.suspects import Suspect, TaskSuspicion, rank_suspects, suspect_labels
 from carcond.tables import Photo
 
@@ -154,7 +155,7 @@ def _answers(task: LabelStudioTask) -> list[int]:
 
 def _looked_at(task: LabelStudioTask) -> bool:
     """Whether an annotation was written after the mark: whoever did that saw the photo, and was asked to look well."""
-    marked = [datetime.fromisoformat(p.updated_at) for p in task.predictions if p.mislabeling]
+    marked = [datetime.fromisoformat(p.updated_at) for p in _our_predictions(task) if p.mislabeling]
     answered = [datetime.fromisoformat(annotation.updated_at) for annotation in task.annotations]
     return bool(marked and answered) and max(answered) > max(marked)
 
@@ -201,16 +202,21 @@ def clear_review(api: LabelStudioApi, project_id: int) -> None:
 
 
 def _mark(api: LabelStudioApi, task: LabelStudioTask, suspicion: float) -> None:
-    """Write the suspicion; a task without a prediction is only made to look changed."""
-    if task.predictions:
-        _patch(api, f"/api/predictions/{task.predictions[0].id}/", {"mislabeling": round(suspicion, 4)})
+    """Write the suspicion; a task without a prediction of ours is only made to look changed."""
+    ours = _our_predictions(task)
+    if ours:
+        _patch(api, f"/api/predictions/{ours[0].id}/", {"mislabeling": round(suspicion, 4)})
     else:
         _patch(api, f"/api/tasks/{task.id}/", {})
 
 
+def _our_predictions(task: LabelStudioTask) -> list[StoredPrediction]:
+    return [prediction for prediction in task.predictions if is_ours(prediction.model_version)]
+
+
 def _unmark(api: LabelStudioApi, tasks: Sequence[LabelStudioTask], keep: set[int]) -> None:
     for task in tasks:
-        for prediction in task.predictions:
+        for prediction in _our_predictions(task):
             if prediction.mislabeling and task.id not in keep:
                 _patch(api, f"/api/predictions/{prediction.id}/", {"mislabeling": 0.0})
 

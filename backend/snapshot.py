@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from carcond.examples import merge_annotations
 from carcond.heads import FloatArray, IntArray
 from carcond.labels import MergedLabel
-from carcond.registry import COLD_START_VERSION
+from carcond.registry import is_ours
 from carcond.store import Store
 from carcond.tables import Photo
-
-_OUR_VERSIONS = COLD_START_VERSION.removesuffix("0000")
 
 
 @dataclass(frozen=True)
@@ -51,4 +49,4 @@ class Snapshot:
 def asked_for(store: Store, project_id: int) -> set[int]:
     """Task ids of which Label Studio holds a prediction of ours: their labels may have been chosen by a model."""
     rows = store.predictions(project_id)
-    return {row.task_id for row in rows if row.model_version.startswith(_OUR_VERSIONS)}
+    return {row.task_id for row in rows if is_ours(row.model_version)}

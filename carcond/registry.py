@@ -26,7 +26,9 @@ from carcond.promotions import LOOP, Action, Promotion, append_promotion, read_p
 
 logger = logging.getLogger(__name__)
 
-COLD_START_VERSION = "carcond-0000"
+_PREFIX = "carcond-"
+
+COLD_START_VERSION = f"{_PREFIX}0000"
 """What Label Studio is told while no version exists: predictions of it are empty."""
 
 # Stands for a `current` that was never read: a version put in for a broken one is kept, and the broken
@@ -36,7 +38,12 @@ _NO_STAMP = (0, 0)
 
 def version_name(number: int) -> str:
     """The version string that Label Studio sees."""
-    return f"carcond-{number:04d}"
+    return f"{_PREFIX}{number:04d}"
+
+
+def is_ours(version: str) -> bool:
+    """Whether a version string that Label Studio has is one of carcond's, not another model's."""
+    return version.startswith(_PREFIX)
 
 
 def version_number(text: str) -> int:
@@ -45,7 +52,7 @@ def version_number(text: str) -> int:
     Raises:
         RegistryError: it is none of these.
     """
-    digits = text.strip().removeprefix("carcond-")
+    digits = text.strip().removeprefix(_PREFIX)
     # int() takes signs, underscores, and digits that no version has; thousands of digits it refuses.
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
         raise RegistryError(f"expected a version like 7, 0007 or carcond-0007, got {text!r:.80}")

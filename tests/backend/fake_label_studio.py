@@ -102,6 +102,11 @@ class FakeLabelStudio(LabelStudioApi):
         )
         self._store(self._tasks[task_id], next(self._ids), draft)
 
+    def predict_by_another(self, *task_ids: int, version: str = "other-v3") -> None:
+        """Another model's prediction, which is the project's own affair."""
+        for task_id in task_ids:
+            self._store(self._tasks[task_id], next(self._ids), PredictionDraft(task_id, [], 0.99, version, None))
+
     def wait(self, seconds: int) -> None:
         """Let time go by."""
         self._now += timedelta(seconds=seconds)

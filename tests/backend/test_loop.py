@@ -120,6 +120,22 @@ def test_duplicates_on_an_unlabelled_task_are_removed(trained: tuple[Garage, lis
     assert len(garage.studio.predictions_of(ids[20])) == 1
 
 
+def test_predictions_of_other_models_are_left_alone(garage: Garage) -> None:
+    ids = garage.add_photos(40)
+    garage.studio.predict_by_another(*ids[::2])
+    theirs = {i: garage.studio.predictions_of(i) for i in ids[::2]}
+    garage.label(*ids[:12])
+    garage.settle()
+    for task_id in ids[12:]:
+        kept = theirs.get(task_id, [])
+        ours = [p for p in garage.studio.predictions_of(task_id) if p not in kept]
+        assert garage.studio.predictions_of(task_id) == kept + ours
+        assert [p.model_version for p in ours] == ["carcond-0001"]
+    garage.studio.writes.clear()
+    garage.settle()
+    assert garage.studio.writes == []
+
+
 def test_duplicates_on_a_labelled_task_are_left_alone(trained: tuple[Garage, list[int]]) -> None:
     garage, ids = trained
     garage.studio.copy_prediction(ids[12])

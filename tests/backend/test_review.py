@@ -53,6 +53,17 @@ def test_the_tab_shows_doubtful_photos_most_suspicious_first(trained: Trained) -
     assert tab in garage.studio.tabs
 
 
+def test_predictions_of_other_models_are_not_marked(garage: Garage) -> None:
+    ids = garage.add_photos(3)
+    garage.studio.predict_by_another(*ids)
+    garage.label(*ids)
+    theirs = [garage.studio.predictions_of(i)[0].mislabeling for i in ids]
+    show(garage.studio, doubts(*ids))
+    assert garage.studio.listed(TAB) == ids
+    clear_review(garage.studio, PROJECT)
+    assert [garage.studio.predictions_of(i)[0].mislabeling for i in ids] == theirs == [0.0, 0.0, 0.0]
+
+
 def test_a_second_review_replaces_the_first(trained: Trained) -> None:
     garage, ids = trained
     first = show(garage.studio, doubts(ids[5], ids[0], ids[9]))
