@@ -1,7 +1,8 @@
 """The encoder: from pixels to embeddings and feature maps, in ONNX Runtime.
 
-An encoder is a directory `models/encoders/<encoder_id>/` with `encoder.onnx` and `encoder.json`; which one is
-in use stands in `models/encoders/current`. `carcond.finetuning.network` makes such encoders.
+An encoder is a directory `models/encoders/<encoder_id>/` with `encoder.onnx`, `encoder.json` and perhaps
+`imagenet.safetensors` (see `carcond.car_head`); which one is in use stands in `models/encoders/current`.
+`carcond.finetuning.network` makes such encoders.
 """
 
 import logging
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from carcond.car_head import CarHead
 from carcond.encoder_card import ONNX_NAME, EncoderCard, EncoderRequest, file_sha256, read_card
 from carcond.errors import EncoderError
 from carcond.files import replace_text
@@ -45,11 +47,13 @@ class Encoder:
 
     Attributes:
         card: what `encoder.json` says.
+        car_head: tells cars from other things; None when nothing was kept beside the encoder.
     """
 
-    def __init__(self, session: ort.InferenceSession, card: EncoderCard) -> None:
+    def __init__(self, session: ort.InferenceSession, card: EncoderCard, car_head: CarHead | None = None) -> None:
         self._session = session
         self.card = card
+        self.car_head = car_head
 
     @classmethod
     def load(cls, directory: Path, threads: int = 0) -> "Encoder":
@@ -69,7 +73,7 @@ class Encoder:
                 f"{path} is damaged: expected SHA-256 {card.onnx_sha256}, got {found}; "
                 f"remove {directory} and make the encoder again"
             )
-        return cls(_open_session(path, threads), card)
+        return cls(_open_session(path, threads), card, CarHead.load(directory, card.dimension))
 
     @property
     def encoder_id(self) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from carcond.car_head import CarHead
 from carcond.errors import EncoderError
 from carcond.files import new_directory, replace_text
 from carcond.images import InputSpec
@@ -121,7 +122,7 @@ def file_sha256(path: Path) -> str:
         raise EncoderError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path) -> Path:
+def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path, car_head: CarHead | None = None) -> Path:
     """Keep an encoder under its id.
 
     When one of this id is there already, it stays, and at most its card learns that it was now asked for otherwise.
@@ -131,6 +132,7 @@ def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path) -> Path
         card: describes the encoder; its `onnx_sha256` is filled in here.
         onnx_file: the network, with input `pixels` (N, 3, size, size) and outputs `embedding` (N, D) and
             `feature_map` (N, D, h, w). It is copied.
+        car_head: the classifier that the network was pretrained with, if there is one.
 
     Returns:
         The encoder's directory.
@@ -144,6 +146,8 @@ def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path) -> Path
         with new_directory(directory) as temporary:
             (temporary / ONNX_NAME).write_bytes(onnx_file.read_bytes())
             (temporary / CARD_NAME).write_text(_to_json(card), encoding="utf-8")
+            if car_head:
+                car_head.save(temporary)
     except OSError:
         if not directory.exists():  # else another process was faster, and the id says that it made the same
             raise

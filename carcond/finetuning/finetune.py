@@ -122,7 +122,7 @@ def finetune(
         return None
     network.cpu().to(memory_format=torch.contiguous_format)
     source = f"fine-tuned on {len(train)} photos from {backbone.weights_source}"
-    directory = export_encoder(replace(backbone, weights_source=source), models_dir)
+    directory = export_encoder(replace(backbone, weights_source=source, car_head=None), models_dir)
     encoder = Encoder.load(directory)
     after = embed_files(encoder, training.files, models_dir / "cache", max_pixels, progress).embeddings
     heads = calibrate(fit_train_side(encoder.encoder_id, training, after), training, after)

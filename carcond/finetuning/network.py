@@ -142,7 +142,7 @@ def export_encoder(backbone: Backbone, models_dir: Path) -> Path:
             logger.info("Exporting %s; this takes up to half a minute", card.encoder_id)
             _export(backbone, onnx_file)
             _check_export(backbone, onnx_file)
-        return save_encoder(encoders_dir(models_dir), card, onnx_file)
+        return save_encoder(encoders_dir(models_dir), card, onnx_file, backbone.car_head)
 
 
 def _describe(backbone: Backbone) -> EncoderCard:

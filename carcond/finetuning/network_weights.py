@@ -3,7 +3,7 @@
 import importlib.metadata
 import importlib.resources
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from carcond.car_head import CLASS_COUNT, CarHead
 from carcond.encoder_card import EncoderRequest, encoder_request
 from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.images import InputSpec
@@ -46,6 +47,7 @@ class Backbone:
         weights_source: where the weights came from, in words.
         request: what was asked for.
         fallback_reason: why this is not what was asked for; None when it is.
+        car_head: the classifier that the weights came with, None when they came without, or were trained on since.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Backbone:
     weights_source: str
     request: EncoderRequest
     fallback_reason: str | None = None
+    car_head: CarHead | None = None
 
 
 def load_backbone_or_fallback(name: str, weights: str) -> Backbone:
@@ -92,16 +95,20 @@ def load_backbone(name: str, weights: str) -> Backbone:
         WeightsUnavailableError: the hub cannot be reached, or the file does not hold this network's weights.
     """
     module = _create(name)
+    tensors: dict[str, Tensor] = {}
     if weights == "random":
         source = "random numbers"
     elif weights == "hub":
         repository = _config(module).get("hf_hub_id") or f"timm/{name}"
-        _fill(module, _read_weights(_hub_file(name, repository)), f"the hub's {repository}")
+        tensors = _read_weights(_hub_file(name, repository))
+        _fill(module, tensors, f"the hub's {repository}")
         source = f"hub: {repository}"
     else:
-        _fill(module, _read_weights(Path(weights)), weights)
+        tensors = _read_weights(Path(weights))
+        _fill(module, tensors, weights)
         source = f"file: {Path(weights).name}"
-    return _backbone(name, module, source, encoder_request(name, weights))
+    backbone = _backbone(name, module, source, encoder_request(name, weights))
+    return replace(backbone, car_head=_car_head(backbone, tensors))
 
 
 def _create(name: str) -> nn.Module:
@@ -176,6 +183,23 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], place: str) -> None:
         ) from error
 
 
+def _car_head(backbone: Backbone, weights: dict[str, Tensor]) -> CarHead | None:
+    """The classifier among the weights, if it is ImageNet's and linear on the average of the feature map."""
+    classifier = _config(backbone.module)["classifier"]
+    weight, bias = weights.get(f"{classifier}.weight"), weights.get(f"{classifier}.bias")
+    if weight is None or bias is None or weight.shape != (CLASS_COUNT, backbone.dimension):
+        return None
+    whole = timm.create_model(backbone.name, pretrained=False, num_classes=CLASS_COUNT).eval()
+    whole.load_state_dict(weights)
+    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = whole(pixels)
+        logits = backbone.module(pixels).mean(dim=(2, 3)) @ weight.T + bias
+    # Some networks have further layers between the two.
+    linear = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    return CarHead(weight.numpy(), bias.numpy()) if linear else None
+
+
 def load_stand_in(name: str, reason: str) -> Backbone:
     """Load the backbone that stands in for one whose weights the hub could not give, and warn loudly.
 
@@ -187,10 +211,12 @@ def load_stand_in(name: str, reason: str) -> Backbone:
         WeightsUnavailableError: the package with the stand-in's weights is not installed.
     """
     module = _create(_FALLBACK_BACKBONE)
-    _fill(module, _fallback_weights(module), f"the package {_FALLBACK_PACKAGE}")
+    weights = _fallback_weights(module)
+    _fill(module, weights, f"the package {_FALLBACK_PACKAGE}")
     logger.warning(_WARNING, name, reason, _FALLBACK_BACKBONE, _FALLBACK_PACKAGE)
     source = f"package: {_FALLBACK_PACKAGE} {importlib.metadata.version(_FALLBACK_PACKAGE)}"
-    return _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub"), reason)
+    backbone = _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub"), reason)
+    return replace(backbone, car_head=_car_head(backbone, weights))
 
 
 def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -205,5 +231,6 @@ def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
     (resource,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
     with importlib.resources.as_file(resource) as path:
         values = list(_read_weights(path).values())
-    names = list(module.state_dict())
-    return dict(zip(names, values[: len(names)], strict=True))
+    classifier = _config(module)["classifier"]
+    names = [*module.state_dict(), f"{classifier}.weight", f"{classifier}.bias"]
+    return dict(zip(names, values, strict=True))

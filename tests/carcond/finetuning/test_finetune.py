@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 from sklearn.metrics import f1_score
 
+from carcond.car_head import CLASS_COUNT
 from carcond.embedding_cache import embed_files
 from carcond.encoder import Encoder, find_encoder
 from carcond.errors import TrainingError
@@ -75,6 +78,17 @@ def test_the_output_is_a_models_directory_with_the_new_encoder_in_use(output: Pa
     assert encoder.spec.size == 64
     assert Heads.load(output / "heads.safetensors").encoder_id == encoder.encoder_id
     assert not (output / "unfinished").exists()
+
+
+def test_a_fine_tuned_encoder_keeps_no_classifier_of_what_it_was_before(drawn: TrainingSet, tmp_path: Path) -> None:
+    path = tmp_path / "pretrained.safetensors"
+    save_file(timm.create_model(SMALL, pretrained=False, num_classes=CLASS_COUNT).state_dict(), path)
+    assert load_backbone(SMALL, str(path)).car_head
+    job = OfflineTraining(
+        drawn, TrainingReport(used=COUNT), quick(epochs=1), SMALL, str(path), tmp_path / "out", 10_000_000
+    )
+    run(job)
+    assert Encoder.load(find_encoder(tmp_path / "out")).car_head is None
 
 
 def test_the_encoder_computes_what_the_trained_backbone_does(drawn: TrainingSet, output: Path) -> None:

