@@ -33,13 +33,15 @@ class Task:
         key: name used in files and code, for example ``damage``.
         en: English name shown to people.
         ru: Russian name shown to people.
-        classes: in the order of the head's logits.
+        classes: in the order of the head's logits, from good to bad.
+        on_one_side: whether it may be seen from one side of the car only, so that one photo which shows it is enough.
     """
 
     key: str
     en: str
     ru: str
     classes: tuple[ConditionClass, ...]
+    on_one_side: bool = False
 
     @property
     def class_keys(self) -> tuple[str, ...]:
@@ -86,6 +88,7 @@ DAMAGE = Task(
             ("битая", "поврежденный", "поврежденная", "повреждение", "с повреждениями", "damage"),
         ),
     ),
+    on_one_side=True,
 )
 
 TASKS: tuple[Task, ...] = (CLEANLINESS, DAMAGE)
