@@ -17,7 +17,8 @@ from carcond.card_values import mapping, plain
 from carcond.errors import NotEnoughLabelsError, RegistryError
 from carcond.examples import LabelledSet, labelled_set
 from carcond.gate import Contender, Verdict, judge
-from carcond.heads import Heads, fit_heads
+from carcond.head_fitting import fit_heads
+from carcond.heads import Heads
 from carcond.promotions import LOOP
 from carcond.registry import COLD_START_VERSION, Registry, Version
 from carcond.report_card import report_card

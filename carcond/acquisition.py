@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from carcond.heads import FloatArray, Head, IntArray, fit_linear, softmax
+from carcond.head_fitting import fit_linear
+from carcond.heads import FloatArray, Head, IntArray, softmax
 
 Score = Callable[[FloatArray], FloatArray]
 

@@ -1,12 +1,7 @@
-"""Linear heads on kept embeddings: one multinomial logistic regression a task.
+"""Linear heads on embeddings: what they tell of a photo, and how they are kept. `carcond.head_fitting` makes them."""
 
-A frozen encoder with a linear head is the closest published match to labelling in a loop
-(arXiv 2401.14555), and fits in well under a second.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +9,18 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from carcond.errors import NotEnoughLabelsError, RegistryError
-from carcond.folds import grouped_folds, stratified_folds
+from carcond.errors import RegistryError
 from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 DoubleArray = npt.NDArray[np.float64]
-_Fit = Callable[[FloatArray, IntArray], tuple[DoubleArray, DoubleArray]]
 
 FORMAT = 1
 """Number of the file's format: raised when an older program could not read it rightly. Files without one are of 1."""
 
 UNKNOWN = -1
 """Class index of a photo whose label for a task is not known: it is masked when that head is fitted."""
-
-# Logit of a class that no label has shown yet: such a class gets a probability of about zero,
-# since nothing is known of how it looks. So low that no temperature lifts it.
-_UNSEEN_LOGIT = -1e4
-# Strength of the L2 penalty on centred and scaled embeddings, as the inverse that scikit-learn calls C.
-_INVERSE_PENALTY = 0.01
-_FOLDS = 5
-# Fewer labels than this of the second most frequent class are too few to choose a temperature on.
-_MIN_PER_CLASS = 3
-_TEMPERATURES = (0.05, 20.0)
-_NOTHING: IntArray = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -162,180 +144,3 @@ def joint_confidence(probabilities: Mapping[str, FloatArray], tasks: Sequence[Ta
         else:
             product /= len(task.classes)
     return product
-
-
-def fit_heads(
-    encoder_id: str,
-    embeddings: FloatArray,
-    classes: Mapping[str, IntArray],
-    seed: int = 0,
-    groups: IntArray | None = None,
-) -> Heads:
-    """Fit one head for each task that has labels of at least two classes. Deterministic.
-
-    Args:
-        encoder_id: which encoder the embeddings come from.
-        embeddings: ``(N, D)``.
-        classes: task key -> class indices ``(N,)``, `UNKNOWN` where the label is not known.
-        seed: of the cross-fitting folds.
-        groups: ``(N,)``, see `fit_head`.
-
-    Raises:
-        NotEnoughLabelsError: no task has labels of two classes.
-    """
-    # Imported here: only fitting needs it.
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
-    by_task = {}
-    # Many small products: on cores that others use too, threads waiting for each other take eight times as long.
-    with threadpool_limits(limits=1):
-        for task in TASKS:
-            indices = classes.get(task.key, _NOTHING)
-            known = indices != UNKNOWN
-            if len(np.unique(indices[known])) >= 2:
-                members = None if groups is None else groups[known]
-                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed, members)
-    if not by_task:
-        counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
-        raise NotEnoughLabelsError(
-            f"expected labels of at least two classes of one task, got classes per task {counts}"
-        )
-    return Heads(encoder_id, by_task)
-
-
-def fit_head(
-    task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 0, groups: IntArray | None = None
-) -> Head:
-    """Fit and calibrate the head of one task.
-
-    Args:
-        task: what it tells; any classes, not only those of `TASKS`.
-        embeddings: ``(N, D)``.
-        indices: class indices ``(N,)`` of at least two classes, all known.
-        seed: of the cross-fitting folds.
-        groups: ``(N,)``; photos of one group share a fold, since a head that was fitted on a photo's
-            near-duplicate is too sure of it. None when no two photos belong together.
-    """
-    span = _Span.of(embeddings)
-    fit = partial(_fit_logistic, class_count=len(task.classes), scale=_scale(embeddings))
-    weight, bias = span.restore(*fit(span.coordinates, indices))
-    fold = _folds(indices, groups, seed)
-    held_out = None if fold is None else _cross_fitted_logits(fit, span.coordinates, indices, fold)
-    temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
-    return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
-
-
-def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
-    """Weight ``(K, D)`` and bias ``(K,)`` of a linear head, fitted on at least two classes and not calibrated."""
-    weight, bias = _fit_logistic(embeddings, indices, class_count, _scale(embeddings))
-    return weight.astype(np.float32), bias.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The directions in which some photos differ, as an orthonormal basis.
-
-    Fewer photos than dimensions differ in fewer directions than there are dimensions. An L2 penalty does not see
-    rotations, so a fit on coordinates is the fit on embeddings, with shorter vectors.
-
-    Attributes:
-        mean: ``(D,)``.
-        basis: ``(D, R)``, None for the dimensions as they are.
-        coordinates: ``(N, R)`` of the photos.
-    """
-
-    mean: FloatArray
-    basis: FloatArray | None
-    coordinates: FloatArray
-
-    @classmethod
-    def of(cls, embeddings: FloatArray) -> "_Span":
-        mean = embeddings.mean(axis=0)
-        if len(embeddings) > embeddings.shape[1] / 2:
-            return cls(mean, None, embeddings - mean)
-        basis, triangle = np.linalg.qr((embeddings - mean).T)
-        return cls(mean, basis, np.ascontiguousarray(triangle.T))
-
-    def restore(self, weight: DoubleArray, bias: DoubleArray) -> tuple[FloatArray, FloatArray]:
-        """Weight ``(K, D)`` and bias ``(K,)`` on embeddings, from those on coordinates."""
-        restored = weight if self.basis is None else weight @ self.basis.T
-        return restored.astype(np.float32), (bias - restored @ self.mean).astype(np.float32)
-
-
-def _scale(embeddings: FloatArray) -> float:
-    # One scale for all dimensions: dividing each by its own deviation did worse with few labels.
-    return max(float(np.sqrt(embeddings.var(axis=0).mean())), 1e-6)
-
-
-def _fit_logistic(
-    features: FloatArray, indices: IntArray, class_count: int, scale: float
-) -> tuple[DoubleArray, DoubleArray]:
-    # Imported here: the web process applies heads and never fits them.
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-
-    mean = features.mean(axis=0)
-    model = LogisticRegression(C=_INVERSE_PENALTY, class_weight="balanced", max_iter=500, tol=1e-3)
-    model.fit((features - mean) / np.float32(scale), indices)
-    coefficients = model.coef_.astype(np.float64)
-    intercepts = model.intercept_.astype(np.float64)
-    if len(model.classes_) == 2:  # scikit-learn gives one row for two classes: the second against the first
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    # Fold the centring and scaling into the weights, so that the head is linear on the raw embedding
-    # and class activation maps are a product of its weights with the feature map.
-    weight = np.zeros((class_count, features.shape[1]))
-    bias = np.full(class_count, _UNSEEN_LOGIT)
-    weight[model.classes_] = coefficients / scale
-    bias[model.classes_] = intercepts - (coefficients / scale) @ mean
-    return weight, bias
-
-
-def _cross_fitted_logits(fit: _Fit, features: FloatArray, indices: IntArray, fold: IntArray) -> FloatArray:
-    """Logits ``(N, K)`` of each photo from a head fitted without its fold ``(N,)``."""
-    held_out = []
-    for k in range(fold.max() + 1):
-        weight, bias = fit(features[fold != k], indices[fold != k])
-        held_out.append(features[fold == k] @ weight.T + bias)
-    logits = np.empty((len(indices), held_out[0].shape[1]), dtype=np.float32)
-    logits[np.argsort(fold, kind="stable")] = np.concatenate(held_out)
-    return logits
-
-
-def _folds(indices: IntArray, groups: IntArray | None, seed: int) -> IntArray | None:
-    """Fold numbers ``(N,)``; None with too few labels, or too few groups, of two classes."""
-    second_most = int(np.sort(np.bincount(indices))[-2])
-    if second_most < _MIN_PER_CLASS:
-        return None
-    count = min(_FOLDS, second_most)
-    if groups is None or len(np.unique(groups)) == len(groups):
-        return stratified_folds(indices, count, seed)
-    fold = grouped_folds(indices, groups, count, seed)
-    # All photos of a class may be of one group: without its fold, nothing is left to be fitted.
-    fittable = [len(np.unique(indices[fold != k])) >= 2 for k in range(fold.max() + 1)]
-    return fold if all(fittable) else None
-
-
-def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
-    """The temperature that minimises the negative log-likelihood (arXiv 1706.04599).
-
-    Args:
-        logits: ``(N, K)`` of photos that the head was not fitted on.
-        indices: true class indices ``(N,)``.
-
-    Returns:
-        A value between 0.05 and 20; above 1 the head was too sure of itself.
-    """
-    # Imported here: only fitting needs them.
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415
-    from scipy.special import log_softmax  # noqa: PLC0415
-
-    # A class that a fold never saw has a constant logit: no temperature can mend it.
-    usable = logits[np.arange(len(indices)), indices] != _UNSEEN_LOGIT
-    logits, indices = logits[usable].astype(np.float64), indices[usable]
-
-    def loss(log_temperature: float) -> float:
-        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return -float(likelihood[np.arange(len(indices)), indices].mean())
-
-    low, high = np.log(_TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from carcond.examples import LabelledSet
 from carcond.folds import grouped_folds
-from carcond.heads import UNKNOWN, FloatArray, IntArray, fit_linear
+from carcond.head_fitting import fit_linear
+from carcond.heads import UNKNOWN, FloatArray, IntArray
+from carcond.one_core import one_core
 from carcond.taxonomy import TASK_BY_KEY, Task
 
 DoubleArray = npt.NDArray[np.float64]
@@ -141,14 +143,9 @@ def law(reducible: DoubleArray, exponents: DoubleArray, relative: DoubleArray) -
 
 def predict(history: LabelHistory, trains: Sequence[IntArray], photos: IntArray) -> IntArray:
     """Classes ``(R, P)`` that heads, each fitted on some rows, give the rows `photos` ``(P,)``."""
-    # Imported here: only fitting needs them. Threads that wait for each other would take many times as long, and the
-    # limit holds for what is loaded when it is set.
-    import sklearn.linear_model  # noqa: F401, PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
     embeddings = history.embeddings[photos]
     predicted = []
-    with threadpool_limits(limits=1):
+    with one_core():
         for train in trains:
             indices = history.indices[train]
             if len(np.unique(indices)) < 2:

@@ -8,7 +8,8 @@ import numpy as np
 from carcond.acquisition import bootstrap_probabilities
 from carcond.calibration import calibration_error
 from carcond.evaluation import score
-from carcond.heads import FloatArray, Head, IntArray, fit_head
+from carcond.head_fitting import fit_head
+from carcond.heads import FloatArray, Head, IntArray
 from carcond.problem import Problem
 from carcond.selection import typical_order
 from carcond.strategy import RANDOM, Beliefs, Strategy, choose_batch

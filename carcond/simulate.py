@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from carcond.heads import FloatArray, IntArray
+from carcond.one_core import one_core
 from carcond.problem import Problem
 from carcond.replay import EVERYTHING, Curve, measure_full, replay
 from carcond.strategy import Strategy
@@ -109,12 +110,11 @@ def _replay_kept(job: _Job) -> Curve:
 
 
 def _replay_on_one_core(problem: Problem, strategy: Strategy, seed: int) -> Curve:
-    import sklearn.cluster  # noqa: PLC0415 - only libraries that are loaded can be limited
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    import sklearn  # noqa: PLC0415 - the command's help needs none of it
 
     # A replay is thousands of small fits: checking their input again and again takes an eighth of the time.
     checked = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
-    with threadpool_limits(limits=1), checked:
+    with one_core(), checked:
         return replay(problem, strategy, seed)
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from carcond.folds import grouped_folds
-from carcond.heads import UNKNOWN, FloatArray, IntArray, fit_linear, fit_temperature, softmax
+from carcond.head_fitting import fit_linear, fit_temperature
+from carcond.heads import UNKNOWN, FloatArray, IntArray, softmax
 from carcond.label_table import BoolArray
+from carcond.one_core import one_core
 from carcond.taxonomy import TASK_BY_KEY, Task
 
 _FOLDS = 5
@@ -133,11 +135,8 @@ def out_of_sample(
         class_count: K.
         seed: of the folds.
     """
-    # Imported here: only fitting needs it. One thread: many small products wait for each other otherwise.
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
     logits = np.zeros((len(indices), class_count), dtype=np.float32)
-    with threadpool_limits(limits=1):
+    with one_core():
         for deal in range(_DEALS):
             fold = grouped_folds(indices, groups, _FOLDS, seed + deal)
             for k in range(_FOLDS):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from carcond.heads import IntArray, fit_heads
+from carcond.head_fitting import fit_heads
+from carcond.heads import IntArray
 from carcond.taxonomy import TASKS
 
 _DIMENSIONS = (1280, 1792)  # EfficientNet-Lite0, EfficientNet-B4

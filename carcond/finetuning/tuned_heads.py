@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from carcond.finetuning.training_set import VALIDATION, TrainingSet
-from carcond.heads import UNKNOWN, FloatArray, Head, Heads, IntArray, fit_heads, fit_temperature
+from carcond.head_fitting import fit_heads, fit_temperature
+from carcond.heads import UNKNOWN, FloatArray, Head, Heads, IntArray
 from carcond.split import TRAIN
 
 # With fewer labels than this of the second most frequent class no temperature can be chosen.

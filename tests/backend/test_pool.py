@@ -3,7 +3,8 @@ import pytest
 
 from backend.label_config import bind_label_config
 from backend.pool import Pool, RankedPool, chosen_classes, rank_pool
-from carcond.heads import Heads, fit_heads, joint_confidence
+from carcond.head_fitting import fit_heads
+from carcond.heads import Heads, joint_confidence
 from carcond.selection import EXPLORATION_SLOT
 from carcond.settings import Settings
 from tests.backend.label_configs import DAMAGE_ONLY, ENGLISH

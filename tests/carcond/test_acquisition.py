@@ -14,7 +14,8 @@ from carcond.acquisition import (
     least_confidence,
     margin,
 )
-from carcond.heads import FloatArray, fit_head
+from carcond.head_fitting import fit_head
+from carcond.heads import FloatArray
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 
 

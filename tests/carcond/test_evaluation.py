@@ -7,7 +7,8 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from carcond.calibration import calibration_figures
 from carcond.evaluation import class_scores, combined_accuracy, confusion_matrix, evaluate, score
-from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray, fit_heads, softmax
+from carcond.head_fitting import fit_heads
+from carcond.heads import UNKNOWN, FloatArray, Heads, IntArray, softmax
 from carcond.taxonomy import CLEANLINESS
 
 

@@ -8,7 +8,8 @@ from PIL import ExifTags, Image
 from carcond.encoder import Encoder
 from carcond.errors import UnreadableImageError
 from carcond.explain import activation_map, explain, explain_photo
-from carcond.heads import Heads, fit_heads
+from carcond.head_fitting import fit_heads
+from carcond.heads import Heads
 from carcond.images import to_pixels
 from carcond.taxonomy import TASKS
 from tests.conftest import TINY_DIMENSION

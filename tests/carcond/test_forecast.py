@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from carcond.forecast import forecast
-from carcond.heads import fit_linear
+from carcond.head_fitting import fit_linear
 from carcond.learning_curve import METRICS, LabelHistory
 from tests.carcond.histories import draw_history
 

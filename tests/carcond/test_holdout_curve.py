@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from carcond.heads import fit_linear
+from carcond.head_fitting import fit_linear
 from carcond.holdout_curve import holdout_curve
 from tests.carcond.histories import draw_history
 

@@ -8,7 +8,8 @@ from sklearn.metrics import f1_score
 
 from carcond.evaluation import evaluate
 from carcond.examples import LabelledSet, labelled_set, merge_annotations
-from carcond.heads import Heads, fit_heads
+from carcond.head_fitting import fit_heads
+from carcond.heads import Heads
 from carcond.report_card import report_card
 from carcond.split import HOLDOUT, TRAIN
 from carcond.tables import AnnotationRow, Photo

@@ -8,7 +8,8 @@ from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
 from carcond.errors import LabelTableError
-from carcond.heads import UNKNOWN, fit_head
+from carcond.head_fitting import fit_head
+from carcond.heads import UNKNOWN
 from carcond.label_table import TaskLabels
 from carcond.problem import Problem
 from carcond.replay import METRICS, label_counts, measure_full, replay

@@ -32,7 +32,8 @@ from carcond.finetuning.training_inputs import PhotoInputs
 from carcond.finetuning.training_report import TrainingReport
 from carcond.finetuning.training_set import VALIDATION, TrainingSet
 from carcond.finetuning.training_settings import TrainingSettings
-from carcond.heads import UNKNOWN, Heads, fit_temperature
+from carcond.head_fitting import fit_temperature
+from carcond.heads import UNKNOWN, Heads
 from carcond.registry import Registry
 from carcond.report_text import card_text
 from carcond.split import HOLDOUT, TRAIN

@@ -16,7 +16,7 @@ from carcond.finetuning.training_inputs import PhotoInputs
 from carcond.finetuning.training_loop import Material, TrainingLoop, TrainingProgress, make_accelerator
 from carcond.finetuning.training_set import VALIDATION, TrainingSet
 from carcond.finetuning.training_settings import NO_AUGMENTATION, TrainingSettings
-from carcond.heads import fit_heads
+from carcond.head_fitting import fit_heads
 from carcond.split import TRAIN
 from tests.carcond.finetuning.trainings import SMALL, draw_photos, quick
 
