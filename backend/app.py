@@ -1,4 +1,4 @@
-"""The Flask application: the routes that Label Studio 1.23 calls, and the metrics."""
+"""The Flask application: the routes that Label Studio 1.23 calls, the metrics, and the JSON API of `backend.rest`."""
 
 import hashlib
 import logging
@@ -11,6 +11,8 @@ from werkzeug.exceptions import HTTPException
 from backend.metrics import Metrics
 from backend.mirroring import ModelFollower
 from backend.model import CarConditionModel, parse_project_id
+from backend.problems import problem_response
+from backend.rest import RestApi, is_rest
 from backend.security import is_allowed
 from backend.services import Services, get_services
 from carcond.errors import CarcondError, QueueUnavailableError
@@ -41,7 +43,8 @@ def create_app(services: Services | None = None) -> Flask:
         ModelFollower(services).start()
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY
-    routes = _Routes(services)
+    rest = RestApi(services)
+    routes = _Routes(services, rest)
     app.before_request(routes.begin)
     app.after_request(routes.count)
     app.before_request(routes.check_caller)
@@ -52,13 +55,15 @@ def create_app(services: Services | None = None) -> Flask:
     app.add_url_rule("/versions", view_func=routes.versions)
     app.add_url_rule("/webhook", view_func=routes.webhook, methods=["POST"])
     app.add_url_rule("/metrics", view_func=routes.metrics)
+    app.register_blueprint(rest.blueprint())
     app.register_error_handler(Exception, _answer_error)
     return app
 
 
 class _Routes:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, rest: RestApi) -> None:
         self._services = services
+        self._rest = rest
         self._configs: dict[int, str] = {}
         self._metrics = Metrics(services)
 
@@ -72,7 +77,7 @@ class _Routes:
         return response
 
     def check_caller(self) -> Response | None:
-        if request.path in ("/", "/health") or is_allowed(request, self._services.settings):
+        if request.path in ("/", "/health") or is_rest(request) or is_allowed(request, self._services.settings):
             return None
         response = jsonify(error="expected the backend's user and password (basic authentication)")
         response.status_code = 401
@@ -99,7 +104,12 @@ class _Routes:
             logger.warning("project %d: the first turn has to wait for the reconcile: %s", model.project_id, error)
 
     def predict(self) -> Response:
-        """Pre-label the tasks that Label Studio sends, one answer for each, in their order."""
+        """Pre-label the tasks that Label Studio sends, one answer for each, in their order.
+
+        Applications send one photo instead (multipart/form-data, part `image`): see docs/api.md.
+        """
+        if is_rest(request):
+            return self._rest.predict()
         body = _json_object()
         tasks = body.get("tasks")
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
@@ -161,8 +171,10 @@ def _json_object() -> dict[str, Any]:
     return body
 
 
-def _answer_error(error: Exception) -> tuple[Response, int]:
+def _answer_error(error: Exception) -> Response | tuple[Response, int]:
     """Every error is JSON with one sentence; what went wrong inside stays in the log."""
+    if is_rest(request):
+        return problem_response(error)
     if isinstance(error, HTTPException):
         return jsonify(error=error.description), error.code or 500
     if isinstance(error, _BadRequestError):

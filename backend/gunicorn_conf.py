@@ -7,10 +7,11 @@ from gunicorn.errors import AppImportError  # type: ignore[import-untyped]  # gu
 
 bind = os.environ.get("CARCOND_BIND", "127.0.0.1:9090")
 # One process, so that encoder and heads are in memory once; ONNX Runtime uses all cores by itself,
-# and the threads only wait for Label Studio or the database.
+# and the threads only wait for Label Studio, the database, or their turn at the network: `backend.rest.SEATS` of them
+# are for applications, the others for Label Studio.
 workers = 1
 worker_class = "gthread"
-threads = 8
+threads = 32
 # Label Studio itself waits for a prediction at most 100 s.
 timeout = 120
 graceful_timeout = 10

@@ -59,6 +59,12 @@ def version_number(text: str) -> int:
     return int(digits)
 
 
+def serving_projects(models_dir: Path) -> list[int]:
+    """Numbers of the projects that have had a serving version, ascending."""
+    pointers = (models_dir / "projects").glob("*/current")
+    return sorted(int(path.parent.name) for path in pointers if path.parent.name.isdecimal())
+
+
 @dataclass(frozen=True)
 class Version:
     """A loaded model version.

@@ -4,6 +4,7 @@ Names that other programs share keep their usual spelling (`REDIS_URL`, `DATABAS
 `LABEL_STUDIO_URL`, `LABEL_STUDIO_API_KEY`, `LABEL_STUDIO_HOST`); all others start with `CARCOND_`.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,6 +15,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from carcond.errors import SettingsError
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def _shared_name(name: str) -> AliasChoices:
@@ -69,6 +72,12 @@ class Settings(BaseSettings):
     # Who may call, and what may be fetched
     basic_auth_user: str = Field("", description="Who may call the backend. Empty, with the password: everybody.")
     basic_auth_password: SecretStr = Field(SecretStr(""), description="Goes with the user.")
+    api_tokens: Annotated[dict[str, str], NoDecode] = Field(
+        {},
+        description="Which applications may use the JSON API: name:SHA-256 of its token, with commas between them. "
+        "Empty, with no user above: everybody.",
+    )
+    api_photos_per_minute: int = Field(300, ge=1, le=1_000_000, description="Photos that each application may send.")
     photo_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts, with commas between them, from which photos may be fetched beside Label Studio."
     )
@@ -120,6 +129,20 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(host.strip().lower() for host in value.split(",") if host.strip())
         return value
+
+    @field_validator("api_tokens", mode="before")
+    @classmethod
+    def _split_tokens(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [each.strip().partition(":") for each in value.split(",") if each.strip()]
+        for name, _, digest in pairs:
+            if not name or not _SHA256.fullmatch(digest):
+                # What came may be a token itself.
+                raise ValueError("expected name:digest, the digest as `printf %s TOKEN | sha256sum` tells it")
+        if len({name for name, _, _ in pairs}) < len(pairs):
+            raise ValueError("expected a name of its own for each token")
+        return {name: digest for name, _, digest in pairs}
 
     @field_validator("label_studio_url", "label_studio_host")
     @classmethod

@@ -153,3 +153,22 @@ def test_a_process_reads_its_environment_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CARCOND_QUEUE_SIZE", "99")
     assert get_settings() is first
     get_settings.cache_clear()
+
+
+def test_tokens_of_applications_are_kept_as_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARCOND_API_TOKENS", f"shop:{'a' * 64}, yard:{'b' * 64},")
+    assert load_settings().api_tokens == {"shop": "a" * 64, "yard": "b" * 64}
+
+
+@pytest.mark.parametrize("value", ["plain-token", "shop:plain-token", f":{'a' * 64}", f"shop:{'A' * 64}"])
+def test_a_token_that_is_no_digest_is_refused_and_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARCOND_API_TOKENS", value)
+    with pytest.raises(SettingsError, match="CARCOND_API_TOKENS: expected name:digest") as caught:
+        load_settings()
+    assert value not in str(caught.value)
+
+
+def test_two_tokens_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARCOND_API_TOKENS", f"shop:{'a' * 64},shop:{'b' * 64}")
+    with pytest.raises(SettingsError, match="a name of its own"):
+        load_settings()

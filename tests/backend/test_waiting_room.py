@@ -1,0 +1,52 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.problems import ProblemError
+from backend.waiting_room import WaitingRoom
+
+
+def test_work_is_done_in_the_order_it_came() -> None:
+    room = WaitingRoom(seats=10, at_a_time=1)
+    done: list[int] = []
+    go = threading.Event()
+    with ThreadPoolExecutor(9) as askers:
+        askers.submit(room.work, go.wait, 10)
+        for number in range(8):
+            while room._workers._work_queue.qsize() < number:
+                time.sleep(0.001)
+            askers.submit(room.work, done.append, number)
+        go.set()
+    assert done == list(range(8))
+
+
+def test_no_more_is_done_at_a_time_than_allowed() -> None:
+    room = WaitingRoom(seats=10, at_a_time=2)
+    together = threading.Barrier(3)
+    with ThreadPoolExecutor(3) as askers:
+        asked = [askers.submit(room.work, together.wait, 0.3) for _ in range(3)]
+    assert all(isinstance(each.exception(), threading.BrokenBarrierError) for each in asked)
+
+
+def test_a_full_room_refuses_and_a_free_seat_is_given_again() -> None:
+    room = WaitingRoom(seats=1, at_a_time=1)
+    with room.seat(), pytest.raises(ProblemError, match="busy") as caught, room.seat():
+        pass
+    assert caught.value.status == 503
+    with room.seat():
+        pass
+
+
+def test_a_seat_is_free_after_an_error() -> None:
+    room = WaitingRoom(seats=1, at_a_time=1)
+    with pytest.raises(ValueError, match="inside"), room.seat():
+        raise ValueError("inside")
+    with room.seat():
+        pass
+
+
+def test_an_error_of_the_work_is_the_callers() -> None:
+    with pytest.raises(ZeroDivisionError):
+        WaitingRoom(1, 1).work(lambda: 1 // 0)
