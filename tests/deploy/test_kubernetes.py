@@ -1,6 +1,10 @@
 """What deploy/ promises. Kubernetes' own schemas come with kubernetes-validate; no cluster is needed."""
 
 import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text(encoding="utf-8"))
 FILES = sorted(path.name for path in DEPLOY.glob("*.yaml") if path.name != "kustomization.yaml")
 SECRET = "secret.example.yaml"
+COMPONENTS = sorted(path.parent.name for path in DEPLOY.glob("*/kustomization.yaml"))
 
 
 def resources(file: str) -> list[dict[str, Any]]:
@@ -21,7 +26,8 @@ def resources(file: str) -> list[dict[str, Any]]:
 
 
 ALL = [resource for file in FILES for resource in resources(file)]
-PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in ALL if one["kind"] in ("Deployment", "Job")}
+WITH_PODS = ("Deployment", "Job")
+PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in ALL if one["kind"] in WITH_PODS}
 PARTS = ["carcond-backend", "carcond-encoder", "carcond-worker"]
 
 
@@ -33,6 +39,26 @@ def one(kind: str, name: str) -> dict[str, Any]:
 def container(name: str) -> dict[str, Any]:
     (only,) = PODS[name]["spec"]["containers"]
     return dict(only)
+
+
+def render(folder: Path, *components: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What `kubectl apply -k deploy` would apply, with some components: kind and name -> resource."""
+    shutil.copytree(DEPLOY, folder)
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(KUSTOMIZATION | {"components": list(components)}))
+    command = [str(Path(sys.executable).with_name("kubectl")), "kustomize", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)}
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.37"])
+@pytest.mark.parametrize("components", [(), *((name,) for name in COMPONENTS), tuple(COMPONENTS)])
+def test_what_is_applied_is_what_kubernetes_expects(tmp_path: Path, components: tuple[str, ...], version: str) -> None:
+    rendered = render(tmp_path / "deploy", *components)
+    assert len(rendered) >= len(KUSTOMIZATION["resources"])
+    for resource in rendered.values():
+        kubernetes_validate.validate(resource, version, strict=True)
+        assert resource["metadata"].get("namespace", "carcond") == "carcond"
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.37"])
@@ -158,3 +184,52 @@ def test_the_clouds_own_credentials_are_out_of_reach() -> None:
     blocks = [peer["ipBlock"] for rule in rules for peer in rule.get("to", [])]
     assert {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]} in blocks
     assert all(rule["ports"] for rule in rules)
+
+
+def test_nothing_is_added_unless_it_is_asked_for() -> None:
+    assert KUSTOMIZATION["components"] == []
+
+
+# The component object-store
+
+
+@pytest.fixture
+def with_object_store(tmp_path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    return render(tmp_path / "deploy", *COMPONENTS)
+
+
+def pods_of(rendered: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Name -> what its pods are."""
+    return {name: one["spec"]["template"]["spec"] for (kind, name), one in rendered.items() if kind in WITH_PODS}
+
+
+def test_with_an_object_store_each_pod_keeps_its_models_to_itself_and_can_write_them(
+    with_object_store: Mapping[tuple[str, str], dict[str, Any]],
+) -> None:
+    assert not any(kind == "PersistentVolumeClaim" for kind, _ in with_object_store)
+    for name, pod in pods_of(with_object_store).items():
+        (models,) = (volume for volume in pod["volumes"] if volume["name"] == "models")
+        assert set(models) == {"name", "emptyDir"}, name
+        (mount,) = (mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "models")
+        assert mount == {"name": "models", "mountPath": "/models"}, name
+
+
+def test_with_an_object_store_all_pods_know_it_and_may_reach_it(
+    with_object_store: Mapping[tuple[str, str], dict[str, Any]],
+) -> None:
+    (secret,) = resources("object-store/secret.example.yaml")
+    settings = with_object_store["ConfigMap", "carcond"]["data"]
+    assert settings["CARCOND_MODELS_URL"].startswith("s3://")
+    assert settings["LABEL_STUDIO_URL"]
+    for name, pod in pods_of(with_object_store).items():
+        sources = pod["containers"][0]["envFrom"]
+        assert {"configMapRef": {"name": "carcond"}} in sources, name
+        assert {"secretRef": {"name": secret["metadata"]["name"]}} in sources, name
+    rules = with_object_store["NetworkPolicy", "carcond"]["spec"]["egress"]
+    assert {443, 9000} <= {port["port"] for rule in rules if "to" in rule for port in rule["ports"]}
+
+
+def test_the_object_stores_secret_is_not_shipped() -> None:
+    (secret,) = resources("object-store/secret.example.yaml")
+    kubernetes_validate.validate(secret, "1.37", strict=True)
+    assert {name for name, value in secret["stringData"].items() if value} == {"AWS_DEFAULT_REGION"}
