@@ -20,6 +20,7 @@ from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer
+from tests.promtool import assert_promtool_finds_no_fault
 
 MONITORING = Path(__file__).resolve().parents[2] / "docker" / "monitoring"
 DASHBOARD: dict[str, Any] = json.loads((MONITORING / "grafana/dashboards/carcond.json").read_text(encoding="utf-8"))
@@ -143,3 +144,8 @@ def test_every_alert_says_what_it_means() -> None:
         assert alert["annotations"]["summary"].endswith(".")
         named = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
         assert named <= groups_by(alert["expr"])
+
+
+def test_prometheus_can_read_its_configuration_and_rules() -> None:
+    assert_promtool_finds_no_fault("config", "--syntax-only", str(MONITORING / "prometheus.yml"))
+    assert_promtool_finds_no_fault("rules", str(MONITORING / "alerts.yml"))

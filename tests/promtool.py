@@ -1,0 +1,22 @@
+"""Prometheus's own checker of what it is given to read."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def assert_promtool_finds_no_fault(*arguments: str, text: str = "") -> None:
+    """Run `promtool check`, with a text to read if it wants one.
+
+    Without promtool the test is skipped; in CI it has to be there.
+    """
+    program = shutil.which("promtool")
+    if program is None and os.environ.get("CI") == "true":
+        pytest.fail("promtool is missing, and in CI it has to be there")
+    if program is None:
+        pytest.skip("promtool is not installed: it is in Debian's package prometheus")
+    done = subprocess.run([program, "check", *arguments], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
