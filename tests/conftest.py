@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -17,8 +17,11 @@ from carcond.encoder_card import EncoderCard, EncoderRequest, save_encoder
 from carcond.images import InputSpec
 from carcond.samples import draw_picture
 from carcond.taxonomy import CLEANLINESS, DAMAGE
+from tests.postgres import PostgresServer, postgres_server
 
 MakeEncoder = Callable[..., Path]
+
+DATABASES = ["sqlite", "postgresql"]
 
 TINY_SPEC = InputSpec(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic")
 TINY_DIMENSION = 32
@@ -70,6 +73,21 @@ def _make_tiny_encoder(models_dir: Path, seed: int = 0) -> Path:
     onnx_file.unlink()
     use_encoder(models_dir, encoder_id)
     return directory
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; without one on the machine the test is skipped."""
+    with postgres_server() as server:
+        yield server
+
+
+def new_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The address of an empty database of one of `DATABASES`."""
+    if kind == "sqlite":
+        return f"sqlite:///{folder}/store.sqlite3"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture(scope="session")

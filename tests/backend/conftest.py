@@ -18,11 +18,30 @@ from scripts.redis_server import answers, find_server
 from tests.backend.fake_label_studio import FakeLabelStudio
 from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer, free_port
-from tests.conftest import MakeEncoder
+from tests.conftest import DATABASES, MakeEncoder, new_database
 
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
 
 MakeSettings = Callable[..., Settings]
+
+# They lean on the store the most. Elsewhere the database plays no part, or a test of the store itself has it.
+_ON_BOTH_DATABASES = {
+    f"tests.backend.{name}"
+    for name in (
+        "test_imported_sets",
+        "test_loop",
+        "test_loop_recovery",
+        "test_pool",
+        "test_publishing",
+        "test_sync",
+        "test_upgrade",
+    )
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_url" in metafunc.fixturenames and metafunc.module.__name__ in _ON_BOTH_DATABASES:
+        metafunc.parametrize("database_url", DATABASES, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +99,16 @@ def models_dir(tmp_path: Path, make_tiny_encoder: MakeEncoder) -> Path:
 
 
 @pytest.fixture
-def make_settings(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSettings]:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database: SQLite, and PostgreSQL too for the modules of `_ON_BOTH_DATABASES`."""
+    return new_database(getattr(request, "param", "sqlite"), request, tmp_path)
+
+
+@pytest.fixture
+def make_settings(models_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeSettings]:
     """Settings as the environment gives them: call with the names of variables. This process then uses them."""
     defaults = {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'store.sqlite3'}",
+        "DATABASE_URL": database_url,
         "CARCOND_MODELS_DIR": str(models_dir),
         "CARCOND_ENCODER_THREADS": "1",
         "CARCOND_DEBOUNCE_S": "0",
@@ -103,6 +128,11 @@ def make_settings(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def _forget_settings() -> None:
+    if get_services.cache_info().currsize:
+        opened = vars(get_services())
+        for part in ("store", "photos"):
+            if part in opened:
+                opened[part].close()
     for cached in (get_settings, get_services, get_job_queue):
         cached.cache_clear()
 
@@ -139,9 +169,9 @@ def trained(garage: Garage) -> tuple[Garage, list[int]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(database_url: str) -> Iterator[Store]:
     """An empty store."""
-    made = Store(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    made = Store(database_url)
     yield made
     made.close()
 

@@ -1,26 +1,26 @@
 """The loop goes on from what an earlier release left."""
 
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from backend.services import Services, get_services
 from tests.backend.conftest import MakeSettings
 from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer
 from tests.carcond.test_old_models import OLD_MODELS
-from tests.carcond.test_schema import OLD_STORES
+from tests.carcond.test_schema import fill_as_before
 
 
 @pytest.fixture
-def old_services(server: HttpServer, make_settings: MakeSettings, models_dir: Path, tmp_path: Path) -> Services:
+def old_services(server: HttpServer, make_settings: MakeSettings, models_dir: Path, database_url: str) -> Services:
     """Services on a store and a version of an earlier release."""
     shutil.copytree(OLD_MODELS / "projects", models_dir / "projects")
-    with closing(sqlite3.connect(tmp_path / "store.sqlite3")) as connection:
-        connection.executescript((OLD_STORES / "sqlite.sql").read_text(encoding="utf-8"))
+    engine = create_engine(database_url)
+    fill_as_before(engine)
+    engine.dispose()
     make_settings(LABEL_STUDIO_URL=server.url)
     return get_services()
 

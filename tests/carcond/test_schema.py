@@ -35,6 +35,12 @@ def engine(url: str) -> Iterator[Engine]:
 @pytest.fixture
 def old_store(engine: Engine) -> Engine:
     """A store as an earlier release left it."""
+    fill_as_before(engine)
+    return engine
+
+
+def fill_as_before(engine: Engine) -> None:
+    """Write what an earlier release left into an empty database."""
     script = (OLD_STORES / f"{engine.dialect.name}.sql").read_text(encoding="utf-8")
     connection = engine.raw_connection()
     if engine.dialect.name == "sqlite":
@@ -43,7 +49,6 @@ def old_store(engine: Engine) -> Engine:
         connection.cursor().execute(script)
     connection.commit()
     connection.close()
-    return engine
 
 
 def schema(engine: Engine) -> dict[str, object]:
