@@ -1,10 +1,14 @@
 """One project in the real Label Studio, with drawn photos and an oracle that knows their classes."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from backend.labelstudio import LabelStudioApi, LabelStudioTask
 from carcond.registry import Registry, Version
@@ -90,6 +94,21 @@ class Scenario:
     def labels_in_label_studio(self) -> set[int]:
         """Tasks with an annotation that was not skipped."""
         return {task.id for task in self.tasks() if any(not a.cancelled for a in task.annotations)}
+
+    def carcond(self, *arguments: str) -> str:
+        """What a command of `carcond` prints when it runs beside the stack."""
+        command = [str(Path(sys.executable).with_name("carcond")), *arguments]
+        return subprocess.run(
+            command, env=self.stack.environment, stdout=subprocess.PIPE, text=True, check=True, timeout=120
+        ).stdout
+
+    def version_told_by_backend(self) -> str:
+        """The version that the backend's web processes say they serve."""
+        address = self.stack.backend_address
+        body = {"project": f"{self.project_id}.1795378294", "schema": "", "hostname": ""}
+        answer = httpx.post(f"{address.url}/setup", json=body, auth=(address.user, address.password), timeout=30)
+        answer.raise_for_status()
+        return str(answer.json()["model_version"])
 
     def wait_until_learned(self) -> None:
         """Wait until the served version knows exactly the labels that Label Studio has."""

@@ -6,10 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from label_studio_sdk.label_interface.interface import LabelInterface
 
+from backend.pool import chosen_classes
+from carcond.registry import Version
+from carcond.store import Store
 from scripts.stack import Stack
 from tests.e2e.scenario import Scenario, wait_until
 
@@ -220,6 +224,47 @@ def test_the_start_training_button_makes_a_turn(learned: Scenario) -> None:
     learned.wait_until_learned()
     (connected,) = learned.api.request("GET", "/api/ml/", params={"project": learned.project_id})
     learned.api.request("POST", f"/api/ml/{connected['id']}/train", json={})
+    learned.wait_until_learned()
+
+
+def words(result: list[dict[str, Any]]) -> dict[str, list[str]]:
+    return {region["from_name"]: region["value"]["choices"] for region in result}
+
+
+def pre_labels_by(version: Version, scenario: Scenario) -> dict[int, dict[str, list[str]]]:
+    """Task id -> the words that a version's heads have for its photo."""
+    store = Store(scenario.stack.environment["DATABASE_URL"])
+    task_ids, embeddings = store.embeddings(scenario.project_id, version.heads.encoder_id)
+    store.close()
+    classes = chosen_classes(version.heads.probabilities(embeddings))
+    return {
+        task_id: words(scenario.oracle.binding.result(each))
+        for task_id, each in zip(task_ids.tolist(), classes, strict=True)
+    }
+
+
+def test_a_rollback_serves_at_once_and_order_and_pre_labels_follow(learned: Scenario) -> None:
+    learned.wait_until_quiet()
+    given_up, earlier = learned.version(), learned.registry.previous()
+    assert learned.version_told_by_backend() == given_up.name
+    why = "calls wet cars dirty"
+    learned.carcond("versions", "rollback", str(learned.project_id), "--why", why, "--by", "anna")
+    assert learned.version_told_by_backend() == earlier.name
+    wait_until(
+        lambda: learned.model_version() == earlier.name and not learned.stale_tasks(),
+        "the earlier version's pre-labels",
+    )
+    unlabelled = [task.id for task in learned.tasks() if not task.annotations]
+    expected = pre_labels_by(earlier, learned)
+    assert unlabelled
+    for task_id in unlabelled:
+        assert words(learned.predictions(task_id)[0]["result"]) == expected[task_id]
+    record = learned.registry.promotions()[-1]
+    assert (record.action, record.before, record.version) == ("rollback", given_up.number, earlier.number)
+    assert (record.who, record.why) == ("anna", why)
+    served = learned.label_next()
+    assert served.labelled.prediction is not None
+    assert served.labelled.prediction["model_version"] == earlier.name
     learned.wait_until_learned()
 
 

@@ -1,10 +1,7 @@
 """Doubtful labels in the Data Manager of a real Label Studio."""
 
 import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,12 +70,6 @@ def have_a_turn(scenario: Scenario) -> None:
     store.close()
 
 
-def carcond(scenario: Scenario, *arguments: str) -> str:
-    command = [str(Path(sys.executable).with_name("carcond")), *arguments]
-    done = subprocess.run(command, env=scenario.stack.environment, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 def test_the_tab_lists_photos_most_suspicious_first(scenario: Scenario, shown: list[int]) -> None:
     assert listed(scenario) == shown
     # A task that was opened while the loop wrote may have two predictions.
@@ -124,12 +115,12 @@ def test_clearing_leaves_neither_marks_nor_tab(scenario: Scenario, shown: list[i
 
 def test_the_commands_answer_in_json(scenario: Scenario) -> None:
     project = str(scenario.project_id)
-    report = json.loads(carcond(scenario, "quality", project, "--json"))
+    report = json.loads(scenario.carcond("quality", project, "--json"))
     assert (report["photos"], report["measured"]) == (30, 30)
     assert report["labelled"] == len(scenario.labels_in_label_studio())
-    review = json.loads(carcond(scenario, "review", project, "--json"))
+    review = json.loads(scenario.carcond("review", project, "--json"))
     assert (review["tab"] is None) == (review["photos"] == [])
-    assert json.loads(carcond(scenario, "review", project, "--clear", "--json")) == {}
+    assert json.loads(scenario.carcond("review", project, "--clear", "--json")) == {}
 
 
 @pytest.mark.browser
