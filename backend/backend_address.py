@@ -1,5 +1,6 @@
 """Where Label Studio finds the backend, and why it may refuse to call it there."""
 
+import os
 from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -33,6 +34,11 @@ class BackendAddress:
             return {}
         token = b64encode(f"{self.user}:{self.password}".encode()).decode()
         return {"Authorization": f"Basic {token}"}
+
+
+def default_backend_url() -> str:
+    """Where the backend listens by its own setting, `CARCOND_BIND`."""
+    return f"http://{os.environ.get('CARCOND_BIND') or '127.0.0.1:9090'}"
 
 
 def refusal_advice(text: str, backend: BackendAddress) -> str:

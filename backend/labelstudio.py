@@ -8,7 +8,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -98,7 +98,7 @@ class TokenAuth(httpx.Auth):
         self._base_url = base_url
         self._origin = origin(base_url)
         self._api_key = api_key
-        self._is_personal = api_key.count(".") == 2  # a JSON web token has three parts
+        self._is_personal = is_personal_token(api_key)
         self._access: str | None = None
         self._lock = threading.Lock()
 
@@ -139,6 +139,11 @@ class TokenAuth(httpx.Auth):
             ) from None
         with self._lock:
             self._access = access
+
+
+def is_personal_token(api_key: str) -> bool:
+    """Whether a key is a personal access token: a JSON web token, which has three parts. Legacy tokens have one."""
+    return api_key.count(".") == 2
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -237,6 +242,15 @@ class LabelStudioApi:
     def task_ids(self, project_id: int) -> set[int]:
         """The ids of all tasks of a project: the cheap way to notice deleted ones."""
         return {int(row["id"]) for row in self._pages(project_id, "id", None)}
+
+    def find_tasks(
+        self, project_id: int, conditions: Sequence[Mapping[str, Any]] = (), count: int = 1
+    ) -> tuple[int, list[LabelStudioTask]]:
+        """How many tasks fulfil all conditions (filters of the Data Manager), and the first `count` of them."""
+        query = {"filters": {"conjunction": "and", "items": list(conditions)}}
+        params = {"project": project_id, "page_size": count, "include": _TASK_FIELDS, "fields": "all"}
+        reply = self.request("GET", "/api/tasks/", params=params | {"query": json.dumps(query)})
+        return int(reply["total"]), [_parse_task(row) for row in reply["tasks"]]
 
     def _pages(
         self, project_id: int, include: str, query: dict[str, Any] | None, **extra: str

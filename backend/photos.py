@@ -118,6 +118,7 @@ class PhotoFetcher:
             raise PhotoFetchError(
                 f"the photo's address answered HTTP {response.status_code}",
                 transient=response.is_server_error or response.status_code in (401, 403, 408, 429),
+                status=response.status_code,
             )
         if response.status_code != httpx.codes.OK:
             raise PhotoFetchError(f"the photo's address answered HTTP {response.status_code}, expected 200")

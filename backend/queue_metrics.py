@@ -40,12 +40,12 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
     failed = GaugeMetricFamily("carcond_failed_jobs", "Jobs that failed within the last hour.", labels=["queue"])
     for each in queue.queues():
         waiting.add_metric([each.name], each.count)
-        oldest.add_metric([each.name], _waited(each))
+        oldest.add_metric([each.name], waited(each))
         failed.add_metric([each.name], each.failed_job_registry.get_job_count(cleanup=False))
     yield from (waiting, oldest, failed)
 
 
-def _waited(queue: Queue) -> float:
+def waited(queue: Queue) -> float:
     """Seconds for which the first job of a queue has waited."""
     jobs = Job.fetch_many(queue.get_job_ids(0, 1), connection=queue.connection, serializer=JSONSerializer)
     since = [job.enqueued_at for job in jobs if job and job.enqueued_at]  # it may have been taken in between

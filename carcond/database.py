@@ -1,7 +1,8 @@
 """Opening the database: SQLite by default, PostgreSQL when told."""
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from carcond.errors import StoreError
-from carcond.schema import upgrade_schema
+from carcond.errors import MissingStoreError, StoreError
+from carcond.schema import known_revision, upgrade_schema
 
 
 def open_database(database_url: str) -> Engine:
@@ -29,10 +30,49 @@ def open_database(database_url: str) -> Engine:
             raise
     except (SQLAlchemyError, OSError, ImportError) as error:
         raise StoreError(
-            f"the store at {_shown(database_url)} cannot be opened ({reason(error)}): "
+            f"the store at {shown_address(database_url)} cannot be opened ({reason(error)}): "
             "check DATABASE_URL, whether its folder is writable, and the disk's space"
         ) from error
     return engine
+
+
+def store_revision(database_url: str) -> str | None:
+    """The revision of a store's tables, None before there are any. Nothing is made or upgraded.
+
+    Raises:
+        MissingStoreError: there is no database file.
+        NewerStoreError: a newer carcond has used it.
+        StoreError: it cannot be opened.
+    """
+    with _as_it_is(database_url) as engine, engine.connect() as connection:
+        return known_revision(connection)
+
+
+def check_writable(database_url: str) -> None:
+    """Make sure that a store can be written, without changing anything in it.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    with _as_it_is(database_url) as engine, engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE project SET watermark = watermark WHERE 1 = 0")
+
+
+@contextmanager
+def _as_it_is(database_url: str) -> Iterator[Engine]:
+    """An engine for a look at what is there."""
+    try:
+        url = make_url(database_url)
+        is_file = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:")
+        if is_file and not Path(str(url.database)).exists():
+            raise MissingStoreError(f"there is no store at {shown_address(database_url)}")
+        engine = create_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        raise StoreError(reason(error)) from error
 
 
 def reason(error: Exception) -> str:
@@ -62,7 +102,8 @@ def _make_engine(database_url: str) -> Engine:
     return engine
 
 
-def _shown(database_url: str) -> str:
+def shown_address(database_url: str) -> str:
+    """A database's address without its password."""
     try:
         return make_url(database_url).render_as_string()  # hides the password
     except ArgumentError:

@@ -11,7 +11,8 @@ CarcondError
 ├── StrategyError          a strategy with a name that means nothing
 ├── PlotError              curves cannot be drawn
 ├── StoreError             the database cannot be opened or written
-│   └── NewerStoreError           a newer carcond has used it
+│   ├── NewerStoreError           a newer carcond has used it
+│   └── MissingStoreError         there is none yet
 ├── BackupError            a backup cannot be written, read or restored
 ├── RegistryError          a model version is missing or broken
 ├── ModelMirrorError       models cannot be exchanged with the object store
@@ -70,6 +71,10 @@ class NewerStoreError(StoreError):
     """The database's tables are of a later revision than this program knows."""
 
 
+class MissingStoreError(StoreError):
+    """There is no database yet, where one is looked at without making it."""
+
+
 class BackupError(CarcondError):
     """A backup cannot be written, or is none that can be restored here."""
 
@@ -103,11 +108,13 @@ class PhotoFetchError(CarcondError):
 
     Attributes:
         transient: whether asking again later may help.
+        status: the HTTP status of the refusal; None when there was no answer, or none was asked for.
     """
 
-    def __init__(self, message: str, transient: bool = False) -> None:
+    def __init__(self, message: str, transient: bool = False, status: int | None = None) -> None:
         super().__init__(message)
         self.transient = transient
+        self.status = status
 
 
 class QueueUnavailableError(CarcondError):

@@ -28,18 +28,18 @@ def upgrade_schema(engine: Engine) -> None:
         StoreError: its tables are not carcond's; it is left as it is.
     """
     with engine.connect() as connection:
-        if _known_revision(connection) == migrations.HEAD:
+        if known_revision(connection) == migrations.HEAD:
             return
     with engine.begin() as connection:
         lock = _LOCKS.get(engine.dialect.name)
         if lock:
             connection.exec_driver_sql(lock)
-        revision = _known_revision(connection)  # another process may have been faster
+        revision = known_revision(connection)  # another process may have been faster
         if revision != migrations.HEAD:
             _migrate(connection, revision or _guess_revision(connection))
 
 
-def _known_revision(connection: Connection) -> str | None:
+def known_revision(connection: Connection) -> str | None:
     """What the version table says; None without one."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
@@ -78,6 +78,6 @@ def _migrate(connection: Connection, revision: str | None) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     logger.info("bringing the store from revision %s to %s", revision or "none", migrations.HEAD)
-    if revision and _known_revision(connection) is None:
+    if revision and known_revision(connection) is None:
         command.stamp(config, revision)
     command.upgrade(config, migrations.HEAD)

@@ -1,4 +1,4 @@
-"""Writes the reference pages of the documentation from the code: settings, commands, HTTP and metrics.
+"""Writes the reference pages of the documentation from the code: settings, commands, HTTP, metrics and findings.
 
 .venv/bin/python scripts/reference.py
 .venv/bin/python scripts/reference.py --check    # writes nothing; fails where a page is not what the code says
@@ -26,6 +26,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from backend.app import create_app  # noqa: E402 - the path has to be set first
 from backend.cli import app as commands  # noqa: E402
+from backend.doctor.checks import kinds  # noqa: E402
 from backend.metrics import Metrics  # noqa: E402
 from backend.services import Services  # noqa: E402
 from carcond.settings import Settings  # noqa: E402
@@ -115,6 +116,19 @@ def _labels(metric: Metric) -> list[str]:
     return sorted({*declared, *(label for sample in metric.samples for label in sample.labels if label != "le")})
 
 
+def findings_page() -> str:
+    """All that `carcond doctor` can find."""
+    rows = [
+        f"| `{kind.name}` | {kind.level.value} | {kind.symptom} | {kind.example.what} {kind.why} | {kind.example.fix} |"
+        for kind in kinds()
+    ]
+    return _page(
+        "Findings",
+        "What `carcond doctor` can find. Words in capitals stand for what it meets.",
+        ["| name | level | what people see | what the doctor says | fix |", "|---|---|---|---|---|", *rows],
+    )
+
+
 def _page(title: str, text: str, lines: Iterable[str]) -> str:
     head = [f"# {title}", "", _NOTE, ""]
     return "\n".join([*head, *([text, ""] if text else []), *lines]) + "\n"
@@ -134,6 +148,7 @@ def pages(services: Services) -> dict[str, str]:
         "commands.md": commands_page(),
         "http.md": http_page(app),
         "metrics.md": metrics_page(metrics.collect()),
+        "findings.md": findings_page(),
     }
 
 

@@ -308,3 +308,14 @@ def test_a_removed_prediction_has_no_reply_to_read(api: LabelStudioApi, server: 
     server.answers["/api/predictions/9/"] = Reply(status=204)
     api.delete_prediction(9)
     assert server.requests[0].method == "DELETE"
+
+
+def test_tasks_are_found_by_conditions(api: LabelStudioApi, server: HttpServer) -> None:
+    row = {"id": 7, "data": {"image": "/a.jpg"}, "updated_at": "2026-01-01T00:00:00Z"}
+    server.answers["/api/tasks/"] = json_reply({"total": 12, "tasks": [row]})
+    condition = {"filter": "filter:tasks:total_predictions", "operator": "greater", "value": 1, "type": "Number"}
+    total, (task,) = api.find_tasks(3, [condition], count=5)
+    assert (total, task.id, task.data) == (12, 7, {"image": "/a.jpg"})
+    asked = parse_qs(urlsplit(server.requests[0].path).query)
+    assert (asked["project"], asked["page_size"]) == (["3"], ["5"])
+    assert json.loads(asked["query"][0])["filters"] == {"conjunction": "and", "items": [condition]}

@@ -135,6 +135,7 @@ def test_a_refusal_tells_whether_asking_again_may_help(
     with pytest.raises(PhotoFetchError, match=str(status)) as caught:
         make_fetcher().fetch("/car.jpg")
     assert caught.value.transient == transient
+    assert caught.value.status == (None if status == 304 else status)
 
 
 def test_nobody_there_is_transient(make_fetcher: MakeFetcher) -> None:

@@ -1,0 +1,1 @@
+"""What `carcond doctor` looks at, finds and advises. It changes nothing."""

@@ -1,0 +1,81 @@
+"""All checks, in the order in which they are told, and how an examination goes."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+from backend.doctor import (
+    backend_service,
+    database,
+    jobs,
+    label_studio,
+    machine,
+    models,
+    photos,
+    predictions,
+    project,
+    webhook,
+)
+from backend.doctor.examination import Examination, ProjectExamination
+from backend.doctor.finding import Finding, Kind
+from backend.doctor.runner import Check, Job, Runner
+
+ROOMS: tuple[ModuleType, ...] = (
+    label_studio,
+    database,
+    jobs,
+    models,
+    machine,
+    project,
+    backend_service,
+    webhook,
+    predictions,
+    photos,
+)
+
+STACK_CHECKS = (
+    Check("label-studio", "Label Studio", label_studio.check_label_studio),
+    Check("label-studio-version", "Label Studio's version", label_studio.check_version, ("label-studio",)),
+    Check("token", "the token", label_studio.check_token, ("label-studio",)),
+    Check("database", "the store", database.check_database),
+    Check("redis", "Redis", jobs.check_redis),
+    Check("redis-persistence", "Redis's disk", jobs.check_persistence, ("redis",)),
+    Check("workers", "workers", jobs.check_workers, ("redis",)),
+    Check("queue", "waiting jobs", jobs.check_queue, ("redis",)),
+    Check("encoder", "the encoder", models.check_encoder),
+    Check("disk", "disk space", machine.check_disk),
+    Check("clock", "the clock", machine.check_clock, ("label-studio",)),
+    Check("packages", "packages", machine.check_packages),
+)
+PROJECT_CHECKS = (
+    Check("project", "the project", project.check_project, ("token",)),
+    Check("served", "known here", project.check_served, ("database", "project")),
+    Check("backend", "the backend", backend_service.check_backend, ("project",)),
+    Check("webhook", "the webhook", webhook.check_webhook, ("project",)),
+    Check("sampling", "the order of photos", project.check_sampling, ("project",)),
+    Check("label-config", "the label config", project.check_label_config, ("project",)),
+    Check("model-version", "the version shown", project.check_model_version, ("project",)),
+    Check("predictions", "predictions", predictions.check_predictions, ("project",)),
+    Check("photos", "photos", photos.check_photos, ("project",)),
+    Check("unreadable-photos", "photos read so far", photos.check_known_problems, ("database",)),
+    Check("gate", "the gate", models.check_gate),
+)
+
+
+def kinds() -> list[Kind]:
+    """Everything that can be found, in the order of the rooms."""
+    return [value for room in ROOMS for value in vars(room).values() if isinstance(value, Kind)]
+
+
+def examine(whole: Examination, projects: Sequence[int]) -> list[Finding]:
+    """Run all checks.
+
+    Args:
+        whole: what to look at.
+        projects: their numbers in Label Studio; none for all that the store knows.
+    """
+    runner = Runner()
+    found = runner.run([Job(check, whole) for check in STACK_CHECKS])
+    if not projects and runner.passed("database"):
+        projects = whole.services.store.project_ids()
+    subjects = [ProjectExamination(whole, number) for number in projects]
+    return found + runner.run([Job(check, each, each.id) for each in subjects for check in PROJECT_CHECKS])

@@ -1,0 +1,102 @@
+"""Encoders and versions on this machine's disk."""
+
+from collections.abc import Iterator
+
+from backend.doctor.examination import Examination, ProjectExamination
+from backend.doctor.finding import Finding, Kind, Level, fine
+from carcond.encoder import find_encoder
+from carcond.encoder_card import ONNX_NAME, file_sha256, read_card
+from carcond.errors import EncoderError
+from carcond.registry import Registry, version_name
+
+NO_ENCODER = Kind(
+    "no-encoder",
+    Level.FAULT,
+    "No pre-labels and no version; the worker's log says that there is no encoder.",
+    "No encoder can be used: {error}",
+    "Photos are seen with it.",
+    "carcond encoder, with CARCOND_MODELS_DIR={models_dir}. For a stack that scripts/up started, load its settings "
+    "first: set -a; . .carcond/environment; set +a",
+)
+FALLBACK = Kind(
+    "fallback-encoder",
+    Level.WARNING,
+    "Accuracy is lower than it could be.",
+    "{encoder} is in use, a stand-in for {wanted}: {reason}",
+    "The stand-in is smaller, and sees less.",
+    "Where the hub can be reached: carcond encoder. Or with a weights file: carcond encoder --weights FILE",
+)
+BROKEN = Kind(
+    "encoder-broken",
+    Level.FAULT,
+    "No pre-labels for new photos; the worker's log says that the encoder is damaged.",
+    "{path} is not the file that its card describes.",
+    "Photos are seen with it.",
+    "rm -r {directory} && carcond encoder",
+)
+REFUSED = Kind(
+    "versions-refused",
+    Level.FAULT,
+    "The version does not move, though labels are learnt.",
+    "The gate refused the {count} newest versions; {serving} serves. Of the newest: {reason}",
+    "Each was worse on the hold-out than the one that serves: new labels contradict the old ones, or the old "
+    "version was lucky.",
+    "Look for wrong labels: carcond review {project}. See the newest: carcond versions show {project} {newest}. If "
+    "you trust it: "
+    'carcond versions promote {project} {newest} --why "..."',
+)
+
+MANY_REFUSALS = 5
+
+
+def check_encoder(whole: Examination) -> Iterator[Finding]:
+    """Whether there is an encoder, whole, and the one that was asked for."""
+    models_dir = whole.settings.models_dir
+    try:
+        directory = find_encoder(models_dir)
+        card = read_card(directory)
+        found = file_sha256(directory / ONNX_NAME)
+    except EncoderError as error:
+        yield NO_ENCODER.found(error=error, models_dir=models_dir)
+        return
+    if found != card.onnx_sha256:
+        yield BROKEN.found(path=directory / ONNX_NAME, directory=directory)
+    elif card.fallback_reason:
+        yield FALLBACK.found(encoder=card.encoder_id, wanted=card.request.backbone, reason=card.fallback_reason)
+    else:
+        yield fine(card.encoder_id)
+
+
+def check_gate(project: ProjectExamination) -> Iterator[Finding]:
+    """Whether the gate has refused many versions in a row."""
+    registry = project.whole.services.registry(project.id)
+    serving = registry.current()
+    refused = _refused_in_a_row(registry)
+    if refused < MANY_REFUSALS:
+        yield fine(serving.name if serving else "no version yet")
+        return
+    newest = registry.numbers()[-1]
+    yield REFUSED.found(
+        project=project.id,
+        count=refused,
+        serving=serving.name if serving else "none",
+        newest=newest,
+        reason=_reason(registry, newest),
+    )
+
+
+def _refused_in_a_row(registry: Registry) -> int:
+    """How many of the newest versions the gate refused."""
+    refused = 0
+    for number in reversed(registry.numbers()):
+        gate = registry.card(number).get("gate")
+        if not isinstance(gate, dict) or gate.get("accepted") is not False:
+            break
+        refused += 1
+    return refused
+
+
+def _reason(registry: Registry, number: int) -> str:
+    gate = registry.card(number).get("gate")
+    reason = gate.get("reason") if isinstance(gate, dict) else None
+    return str(reason or f"{version_name(number)} gives no reason")

@@ -1,0 +1,46 @@
+"""Asking Label Studio what it thinks of an address, without making anything.
+
+Each request has a field that cannot be accepted, so nothing is ever saved; Label Studio looks at the address all the
+same, and says what is wrong with it.
+"""
+
+from typing import Any
+
+from backend.backend_address import BackendAddress
+from backend.labelstudio import LabelStudioApi
+from carcond.errors import LabelStudioError
+
+_IMPOSSIBLE = "carcond-doctor"
+
+
+def backend_refusal(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> str:
+    """What Label Studio says against an ML backend at an address; never that it cannot be reached."""
+    body = {"project": project_id, "url": backend.url, "title": "carcond", "auth_method": _IMPOSSIBLE}
+    return _refusal(api, "/api/ml/", body)
+
+
+def webhook_refusal(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> str:
+    """What Label Studio says against the backend's webhook."""
+    return _refusal(
+        api, "/api/webhooks/", {"project": project_id, "url": backend.webhook_url, "is_active": _IMPOSSIBLE}
+    )
+
+
+def is_guarded(refusal: str) -> bool:
+    """Whether it is the SSRF guard that refuses."""
+    return "reserved network address" in refusal
+
+
+def is_dotless(refusal: str) -> bool:
+    """Whether Label Studio does not take the host for a name."""
+    return "valid URL" in refusal
+
+
+def _refusal(api: LabelStudioApi, path: str, body: dict[str, Any]) -> str:
+    try:
+        api.request("POST", path, json=body)
+    except LabelStudioError as error:
+        if error.status is None:
+            raise
+        return str(error)
+    return ""

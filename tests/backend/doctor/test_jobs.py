@@ -1,0 +1,21 @@
+"""Jobs that failed, and addresses that are none. The rest is in tests/e2e/test_doctor.py."""
+
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from backend.doctor.jobs import check_queue, check_redis
+from backend.jobs import JobQueue
+from tests.backend.doctor.conftest import Look
+
+
+def test_an_address_that_is_none_is_told(look: Look) -> None:
+    assert "ValueError" in look(check_redis, REDIS_URL="nonsense")["redis-unreachable"].what
+
+
+def test_jobs_that_failed_are_told_with_the_last_words(look: Look, job_queue: JobQueue, redis_url: str) -> None:
+    job_queue.nudge(1)  # there is no Label Studio
+    worker = SimpleWorker(job_queue.queues(), connection=job_queue.redis, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="ERROR")
+    found = look(check_queue, REDIS_URL=redis_url)["jobs-failed"]
+    assert "1 jobs failed" in found.what
+    assert "Label Studio at http://127.0.0.1:1 could not be reached" in found.what
