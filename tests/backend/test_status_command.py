@@ -181,3 +181,25 @@ def test_labelling_is_stopped_only_when_every_task_is_flat(states: list[str], wo
         "forecast": {str(i): {"state": state} for i, state in enumerate(states)},
     }  # fmt: skip
     assert words in next_step(found)
+
+
+def test_watching_shows_it_anew_until_somebody_stops_it(labelled: Garage, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+        labelled.add_photos(1)
+        labelled.turn()
+
+    monkeypatch.setattr("backend.commands.status.time.sleep", wait)
+    assert "photos   101, of which 11 are to be labelled" in run("--watch")
+    assert len(waits) == 2
+
+
+def test_watching_prints_no_json(make_settings: MakeSettings) -> None:
+    make_settings()
+    result = CliRunner().invoke(app, ["status", "1", "--watch", "--json"])
+    assert result.exit_code == 2
+    assert "expected one of --watch and --json" in result.stderr

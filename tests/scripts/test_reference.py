@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.reference import REPOSITORY, commands_page, settings_page, stale_pages
+from scripts.reference import REPOSITORY, commands_page, findings_page, settings_page, stale_pages
 
 
 @pytest.mark.slow
@@ -30,4 +30,11 @@ def test_a_setting_is_told_with_its_variable_default_and_bounds() -> None:
 
 
 def test_a_command_is_told_with_its_example() -> None:
-    assert "\n    carcond status 1\n" in commands_page()
+    assert "\n    carcond status 1 --watch\n" in commands_page()
+
+
+def test_a_finding_is_told_with_what_stands_for_what_is_met() -> None:
+    assert (
+        "| `sampling` | fault | Photos come in order of import, or at random. "
+        "| The project's task sampling is SAMPLING, and not WANTED." in findings_page()
+    )
