@@ -8,6 +8,7 @@ import typer
 from backend.commands.backup import backup
 from backend.commands.doctor import doctor
 from backend.commands.encoder import encoder
+from backend.commands.finetune import finetune
 from backend.commands.quality import quality
 from backend.commands.restore import restore
 from backend.commands.review import review
@@ -18,7 +19,7 @@ from backend.commands.versions import versions
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-for command in (encoder, doctor, status, simulate, quality, review, backup, restore, train):
+for command in (encoder, doctor, status, simulate, quality, review, backup, restore, train, finetune):
     app.command()(command)
 app.add_typer(versions, name="versions")
 

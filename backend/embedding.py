@@ -44,6 +44,18 @@ class SeenPhoto:
     transient: bool = False
 
 
+@dataclass(frozen=True)
+class Share:
+    """A part of a project's photos: number `number` of `count`, from 0."""
+
+    number: int
+    count: int
+
+    def holds(self, task_id: int) -> bool:
+        """Whether a photo is in it."""
+        return task_id % self.count == self.number
+
+
 def embed_new_photos(services: Services, project_id: int, encoder_id: str, seconds: float, progress: Progress) -> int:
     """Embed photos that have no embedding yet, for about as long as `seconds`.
 
@@ -58,26 +70,73 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
     waiting = _waiting(services.store, project_id, encoder_id)
     if not waiting:
         return 0
+    deadline = time.monotonic() + seconds
+    left = _embed(
+        services, project_id, encoder_id, waiting, interrupted=lambda: time.monotonic() >= deadline, progress=progress
+    )
+    _group_new_photos(services.store, project_id)
+    return left
+
+
+def embed_share(
+    services: Services,
+    project_id: int,
+    encoder_id: str,
+    share: Share,
+    *,
+    interrupted: Callable[[], bool],
+    progress: Progress,
+) -> int:
+    """Show a share of a project's photos to an encoder that does not serve it, as far as it has not seen them.
+
+    Args:
+        services: of this process.
+        project_id: of the photos.
+        encoder_id: whose embeddings are made.
+        share: which of the photos.
+        interrupted: asked before each batch: a turn is more urgent than this.
+        progress: told how many photos of the share are done.
+
+    Returns:
+        How many photos of the share it has yet to see.
+    """
+    waiting = [p for p in _waiting(services.store, project_id, encoder_id) if share.holds(p.task_id)]
+    if not waiting:
+        return 0
+    return _embed(services, project_id, encoder_id, waiting, interrupted=interrupted, progress=progress)
+
+
+def unseen_photos(store: Store, project_id: int, encoder_id: str) -> int:
+    """How many photos an encoder has yet to see; those that could not be had are not among them."""
+    return sum(photo.problem is None for photo in _waiting(store, project_id, encoder_id))
+
+
+def _embed(
+    services: Services,
+    project_id: int,
+    encoder_id: str,
+    waiting: Sequence[Photo],
+    *,
+    interrupted: Callable[[], bool],
+    progress: Progress,
+) -> int:
     encoder = services.encoder(encoder_id)
     see = partial(_see, services.photos, encoder, services.settings.max_photo_pixels)
-    deadline = time.monotonic() + seconds
     done = 0
     with ThreadPoolExecutor(_FETCHERS) as pool:
-        while done < len(waiting) and time.monotonic() < deadline:
+        while done < len(waiting) and not interrupted():
             batch = waiting[done : done + _BATCH]
             _keep(
                 services.store, project_id, encoder, list(pool.map(see, batch)), {p.task_id: p.failures for p in batch}
             )
             done += len(batch)
             progress("embedding photos", done, len(waiting))
-    _group_new_photos(services.store, project_id)
     return sum(photo.problem is None for photo in waiting[done:])
 
 
 def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
     """Photos to embed: new ones first, then those that could not be reached before."""
-    kept, _ = store.embeddings(project_id, encoder_id)
-    have = set(kept.tolist())
+    have = store.embedded(project_id, encoder_id)
     now = time.time()
     photos = [
         photo

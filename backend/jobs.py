@@ -8,7 +8,7 @@ one further turn wait: nothing that was labelled is missed, and bursts make one 
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -31,6 +31,15 @@ TURNS: Final = "turns"
 """The queue of turns."""
 REFRESHES: Final = "refreshes"
 """The queue of refreshes, which give way to turns. Workers look here only when no turn waits."""
+EMBEDDINGS: Final = "embeddings"
+"""The queue of those that show the pool to an encoder that may take over. They give way to turns too."""
+FINETUNES: Final = "finetune"
+"""The queue of fine-tunings, which take minutes to hours: only a worker that was told to looks here."""
+LOOP_QUEUES: Final = (TURNS, REFRESHES, EMBEDDINGS)
+"""What a worker listens to unless it was told otherwise, most urgent first."""
+
+SHARES: Final = 8
+"""In so many jobs the pool is shown to an encoder; so many workers can help."""
 
 # A waiting mark without a job (its process died in between) is forgotten after this long.
 _WAITING_SECONDS = 60
@@ -48,12 +57,12 @@ class JobQueue:
         self.redis = Redis.from_url(settings.redis_url, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1))
         self._queues = {
             name: Queue(name, connection=self.redis, serializer=JSONSerializer, default_timeout=settings.job_timeout_s)
-            for name in (TURNS, REFRESHES)
+            for name in (*LOOP_QUEUES, FINETUNES)
         }
 
-    def queues(self) -> list[Queue]:
-        """The queues a worker listens to, most urgent first."""
-        return list(self._queues.values())
+    def queues(self, names: Sequence[str] = LOOP_QUEUES) -> list[Queue]:
+        """The queues of these names, in their order."""
+        return [self._queues[name] for name in names]
 
     def nudge(self, project_id: int) -> bool:
         """Make sure that a turn of the project is waiting.
@@ -64,39 +73,71 @@ class JobQueue:
         Raises:
             QueueUnavailableError: Redis cannot be reached.
         """
-        with _redis_errors():
+        with redis_errors():
             self.redis.incr(_news_key(project_id))
-            return self._enqueue(TURNS, run_turn, project_id)
+            return self._enqueue(TURNS, str(project_id), run_turn, project_id)
 
     def enqueue_refresh(self, project_id: int) -> bool:
         """Make sure that a refresh of the project is waiting; see `nudge`."""
-        with _redis_errors():
-            return self._enqueue(REFRESHES, run_refresh, project_id)
+        with redis_errors():
+            return self._enqueue(REFRESHES, str(project_id), run_refresh, project_id)
 
-    def _enqueue(self, queue: str, job: Any, project_id: int) -> bool:
-        if not self.redis.set(_waiting_key(queue, project_id), 1, nx=True, ex=_WAITING_SECONDS):
+    def enqueue_embedding(self, project_id: int, encoder_id: str, share: int) -> bool:
+        """Make sure that an encoder will be shown its share of the project's photos; see `nudge`."""
+        with redis_errors():
+            mark = _share_mark(project_id, encoder_id, share)
+            return self._enqueue(EMBEDDINGS, mark, run_embedding, project_id, encoder_id, share)
+
+    def enqueue_finetuning(self, project_id: int, job: Callable[[int], Any]) -> bool:
+        """Make sure that a fine-tuning of the project is waiting; see `nudge`."""
+        with redis_errors():
+            # It ends when it ends: status shows how far it is, and whoever does not want to wait cancels it.
+            return self._enqueue(FINETUNES, str(project_id), job, project_id, job_timeout=-1)
+
+    def waiting_finetunings(self) -> set[int]:
+        """The projects of which a fine-tuning waits for a worker."""
+        with redis_errors():
+            return {int(job.args[0]) for job in self._queues[FINETUNES].jobs}
+
+    def _enqueue(self, queue: str, mark: str, job: Any, *arguments: Any, **options: Any) -> bool:
+        if not self.redis.set(_waiting_key(queue, mark), 1, nx=True, ex=_WAITING_SECONDS):
             return False
-        self._queues[queue].enqueue(job, project_id, result_ttl=_RESULT_SECONDS, failure_ttl=_RESULT_SECONDS)
+        kept = {"result_ttl": _RESULT_SECONDS, "failure_ttl": _RESULT_SECONDS}
+        self._queues[queue].enqueue(job, *arguments, **kept, **options)
         return True
 
-    def begin(self, queue: str, project_id: int) -> int:
+    def begin(self, queue: str, project_id: int, mark: str = "") -> int:
         """Take the waiting mark away. Returns the count of nudges so far."""
-        with _redis_errors():
-            self.redis.delete(_waiting_key(queue, project_id))
+        with redis_errors():
+            self.redis.delete(_waiting_key(queue, mark or str(project_id)))
             return self._news(project_id)
+
+    def has_waiting_turn(self) -> bool:
+        """Whether a turn of any project waits."""
+        with redis_errors():
+            return len(self._queues[TURNS]) > 0
 
     def is_interrupted(self, project_id: int, news: int) -> bool:
         """Whether a turn waits, or the project was nudged since the count was `news`."""
-        with _redis_errors():
-            return self._news(project_id) != news or len(self._queues[TURNS]) > 0
+        with redis_errors():
+            return self._news(project_id) != news or self.has_waiting_turn()
 
     def _news(self, project_id: int) -> int:
         return int(self.redis.get(_news_key(project_id)) or 0)
 
     @contextmanager
-    def lock(self, project_id: int) -> Iterator[None]:
-        """One job at a time for each project, over all workers; a killed worker's lock runs out by itself."""
-        lock = self.redis.lock(f"carcond:lock:{project_id}", timeout=_LOCK_SECONDS, thread_local=False)
+    def lock(self, project_id: int, queue: str = TURNS, wait: bool = True) -> Iterator[bool]:
+        """One job at a time for each project, over all workers; a killed worker's lock runs out by itself.
+
+        Args:
+            project_id: of the job.
+            queue: fine-tunings have a lock of their own, all other jobs share one.
+            wait: until the lock is free.
+
+        Yields:
+            Whether it is held: without waiting, it may be another's.
+        """
+        lock = self.redis.lock(_lock_key(project_id, queue), timeout=_LOCK_SECONDS, thread_local=False)
         stop = threading.Event()
 
         def renew() -> None:
@@ -106,12 +147,15 @@ class JobQueue:
                 except (LockError, RedisError) as error:
                     logger.warning("project %d: the lock could not be renewed: %s", project_id, error)
 
-        with _redis_errors():
-            lock.acquire()
+        with redis_errors():
+            held = lock.acquire(blocking=wait)
+        if not held:
+            yield False
+            return
         renewer = threading.Thread(target=renew, daemon=True)
         renewer.start()
         try:
-            yield
+            yield True
         finally:
             stop.set()
             renewer.join()
@@ -120,9 +164,15 @@ class JobQueue:
             except (LockError, RedisError) as error:
                 logger.warning("project %d: the lock ran out before its job ended: %s", project_id, error)
 
+    def is_locked(self, project_id: int, queue: str) -> bool:
+        """Whether a job of the project runs, on any worker; see `lock`."""
+        with redis_errors():
+            return bool(self.redis.exists(_lock_key(project_id, queue)))
+
 
 @contextmanager
-def _redis_errors() -> Iterator[None]:
+def redis_errors() -> Iterator[None]:
+    """Redis's own errors become `QueueUnavailableError`."""
     try:
         yield
     except RedisError as error:
@@ -131,8 +181,16 @@ def _redis_errors() -> Iterator[None]:
         ) from error
 
 
-def _waiting_key(queue: str, project_id: int) -> str:
-    return f"carcond:waiting:{queue}:{project_id}"
+def _waiting_key(queue: str, mark: str) -> str:
+    return f"carcond:waiting:{queue}:{mark}"
+
+
+def _share_mark(project_id: int, encoder_id: str, share: int) -> str:
+    return f"{project_id}:{encoder_id}:{share}"
+
+
+def _lock_key(project_id: int, queue: str) -> str:
+    return f"carcond:lock:{FINETUNES}:{project_id}" if queue == FINETUNES else f"carcond:lock:{project_id}"
 
 
 def _news_key(project_id: int) -> str:
@@ -147,6 +205,7 @@ def get_job_queue() -> JobQueue:
 
 def run_turn(project_id: int) -> dict[str, Any]:
     """RQ job: one turn of a project's loop. Returns the turn's report."""
+    from backend.finetune_jobs import begin_if_grown  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415 - the web process enqueues turns and never runs one
     from backend.services import get_services  # noqa: PLC0415
 
@@ -160,8 +219,12 @@ def run_turn(project_id: int) -> dict[str, Any]:
         queue.nudge(project_id)
     elif report.stale:
         queue.enqueue_refresh(project_id)
-    with _redis_errors():
+    if report.candidate_unseen:
+        for share in range(SHARES):
+            queue.enqueue_embedding(project_id, report.candidate, share)
+    with redis_errors():
         record_turn(queue.redis, project_id, report.seconds)
+    begin_if_grown(queue, project_id, report.labelled, report.learnt)
     logger.info("project %d: %s", project_id, asdict(report))
     return asdict(report)
 
@@ -177,6 +240,33 @@ def run_refresh(project_id: int) -> int:
         left = Loop(get_services(), project_id, _write_progress).refresh(lambda: queue.is_interrupted(project_id, news))
     if left:
         queue.enqueue_refresh(project_id)
+    return left
+
+
+def run_embedding(project_id: int, encoder_id: str, share: int) -> int:
+    """RQ job: show a share of the pool to an encoder that may take over. Returns how many photos it has yet to see.
+
+    A turn need not wait for it, and it holds no lock: workers do several shares at once.
+    """
+    from backend.embedding import Share, embed_share, unseen_photos  # noqa: PLC0415
+    from backend.services import get_services  # noqa: PLC0415
+
+    queue, services = get_job_queue(), get_services()
+    queue.begin(EMBEDDINGS, project_id, _share_mark(project_id, encoder_id, share))
+    services.pull_models(project_id)
+    left_of_share = embed_share(
+        services,
+        project_id,
+        encoder_id,
+        Share(share, SHARES),
+        interrupted=queue.has_waiting_turn,
+        progress=_write_progress,
+    )
+    if left_of_share:
+        queue.enqueue_embedding(project_id, encoder_id, share)
+    left = unseen_photos(services.store, project_id, encoder_id)
+    if not left:
+        queue.nudge(project_id)  # it can take over
     return left
 
 

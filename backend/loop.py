@@ -7,12 +7,13 @@ whole or not at all, and predictions are moved in place.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
 
-from backend.embedding import Progress, embed_new_photos
+from backend.embedding import Progress, embed_new_photos, unseen_photos
+from backend.encoders import candidate_encoder, labels_learnt
 from backend.label_config import LabelBinding, bind_label_config
 from backend.labelstudio import PredictionDraft, ProjectInfo
 from backend.pool import Pool, RankedPool, rank_pool
@@ -49,6 +50,9 @@ class TurnReport:
         stale: predictions of unlabelled tasks still to be moved to the version by `refresh`.
         seconds: stage -> how long it took.
         refused: the newest version and why the gate refused it; empty when it did not.
+        candidate: id of the encoder that may take over; empty for none.
+        candidate_unseen: photos that it has yet to see before its trial.
+        learnt: photos with a label when the last encoder was fine-tuned on this project, 0 without one.
     """
 
     version: str
@@ -58,6 +62,9 @@ class TurnReport:
     stale: int
     seconds: Mapping[str, float]
     refused: str = ""
+    candidate: str = ""
+    candidate_unseen: int = 0
+    learnt: int = 0
 
 
 class Loop:
@@ -83,18 +90,28 @@ class Loop:
         watch = _Stopwatch()
         project, binding = self._read()
         watch.lap("read")
-        newest = self._services.encoder_id()
-        left = embed_new_photos(self._services, self._project_id, newest, _EMBEDDING_SECONDS, self._progress)
+        encoder_id = self._serving_encoder()
+        left = self._embed(encoder_id)
         watch.lap("embed")
-        # A new encoder takes over once it has seen all photos: half of them would make a worse version.
-        snapshot = self._snapshot(self._serving_encoder() if left else newest)
+        snapshot = self._snapshot(encoder_id)
         self._settle(snapshot)
+        candidate = candidate_encoder(self._services, self._project_id, self._registry.current())
+        unseen = unseen_photos(self._store, self._project_id, candidate) if candidate else 0
         asked = [task for task in TASKS if task.key in binding.choices]
-        refit = Refitter(self._services, self._project_id, self._progress).refit(snapshot, asked)
+        refitter = Refitter(self._services, self._project_id, self._progress)
+        refit = None
+        if candidate and not unseen:
+            # Only now: half of the photos would make a worse version, and a queue of half the pool.
+            refit = refitter.refit(self._snapshot(candidate), asked)
+        if refit is None or not refit.promoted:
+            refused = refit.refused if refit else ""
+            refit = refitter.refit(snapshot, asked)
+            refit = replace(refit, refused=refit.refused or refused)
         self._services.push_versions(self._project_id)
         version = refit.serving
         if version and version.heads.encoder_id != snapshot.encoder_id:
-            left += self._embed_for(version)
+            # It has taken over, or somebody has rolled back meanwhile.
+            left = self._embed(version.heads.encoder_id)
             snapshot = self._snapshot(version.heads.encoder_id)
         watch.lap("refit")
         self._explore(snapshot)
@@ -111,7 +128,16 @@ class Loop:
         watch.lap("publish")
         stale = len(self._not_current(ranked.rest))
         return TurnReport(
-            _name(version), refit.promoted, len(snapshot.labels), left, stale, watch.seconds, refit.refused
+            _name(version),
+            refit.promoted,
+            len(snapshot.labels),
+            left,
+            stale,
+            watch.seconds,
+            refit.refused,
+            candidate,
+            unseen,
+            labels_learnt(self._services, self._project_id),
         )
 
     def refresh(self, interrupted: Callable[[], bool]) -> int:
@@ -146,13 +172,15 @@ class Loop:
         sync_project(self._services.api, self._store, project, binding, self._services.settings)
         return project, binding
 
-    def _embed_for(self, version: Version) -> int:
-        """Show new photos to a serving version's own encoder, when a version of a newer one may not serve."""
+    def _embed(self, encoder_id: str) -> int:
+        """Show new photos to the encoder of the serving version, and say how many are left."""
         try:
-            encoder_id = version.heads.encoder_id
             return embed_new_photos(self._services, self._project_id, encoder_id, _EMBEDDING_SECONDS, self._progress)
         except EncoderError as error:
-            logger.error("project %d: new photos cannot be seen by %s: %s", self._project_id, version.name, error)
+            serving = self._registry.current()
+            if serving is None:
+                raise
+            logger.error("project %d: new photos cannot be seen by %s: %s", self._project_id, serving.name, error)
             return 0
 
     def _serving_encoder(self) -> str:

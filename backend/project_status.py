@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from backend.finetune_view import finetune_facts
 from backend.jobs import JobQueue
 from backend.learning import learning_facts
 from backend.services import Services
@@ -35,6 +36,7 @@ def project_status(
         - `labels`, `curve`, `forecast` and `labels_saved`: see `backend.learning.learning_facts`.
         - `jobs`: `reachable`; if Redis is, how many are `waiting` and `failed`, how many `workers` are alive, and
           when the last turn ended; else the `reason`.
+        - `finetune`: see `backend.finetune_view.finetune_facts`.
         - `next_step`: what to do, in words.
     """
     registry = services.registry(project_id)
@@ -54,6 +56,7 @@ def project_status(
         "photos_skipped": len(skipped),
         **(learning or learning_facts(services, project_id)),
         "jobs": _jobs(queue, project_id),
+        "finetune": finetune_facts(services, queue, project_id),
     }
     return facts | {"next_step": next_step(facts)}
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from backend.embedding import Progress
+from backend.encoders import tuning_of
 from backend.services import Services
 from backend.snapshot import Snapshot
 from carcond.card_values import mapping, plain
@@ -18,7 +21,7 @@ from carcond.errors import NotEnoughLabelsError, RegistryError
 from carcond.examples import LabelledSet, labelled_set
 from carcond.gate import Contender, Verdict, judge
 from carcond.head_fitting import fit_heads
-from carcond.heads import Heads
+from carcond.heads import BoolArray, Heads
 from carcond.promotions import LOOP
 from carcond.registry import COLD_START_VERSION, Registry, Version
 from carcond.report_card import report_card
@@ -83,7 +86,9 @@ class Refitter:
         began = time.monotonic()
         encoder_id = snapshot.encoder_id
         try:
-            heads = fit_heads(encoder_id, *labelled.side(holdout=False), groups=labelled.groups[~labelled.holdout])
+            train = ~labelled.holdout
+            fresh = self._fresh(labelled, encoder_id)[train]
+            heads = fit_heads(encoder_id, *labelled.side(holdout=False), groups=labelled.groups[train], fresh=fresh)
         except NotEnoughLabelsError as error:
             logger.info("project %d: no new version: %s", self._project_id, error)
             return None
@@ -103,6 +108,14 @@ class Refitter:
         if candidate.is_refused:
             logger.warning("project %d: %s does not serve: %s", self._project_id, candidate.name, verdict.reason)
         return candidate
+
+    def _fresh(self, labelled: LabelledSet, encoder_id: str) -> BoolArray:
+        """``(N,)``, True for photos that the encoder was not trained on, nor on a photo of the same group."""
+        tuning = tuning_of(self._services, self._project_id, encoder_id)
+        trained_on = set(tuning.trained_on) if tuning else set()
+        known = np.array([example.task_id in trained_on for example in labelled.usable], dtype=np.bool_)
+        fresh: BoolArray = ~np.isin(labelled.groups, labelled.groups[known])
+        return fresh
 
     def _promote(self, candidate: Version) -> Refit:
         """Make the candidate the serving version if it may."""

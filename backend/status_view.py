@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from backend.finetune_view import finetune_text
 from carcond.card_values import count, flag, mapping, number, plain, text
 from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.report_text import measure
@@ -40,6 +41,7 @@ def _heading(facts: Mapping[str, Any]) -> str:
         "photos": f"{facts['photos']}, of which {facts['photos_left']} are to be labelled, "
         f"{facts['photos_skipped']} were skipped and {facts['photos_unreadable']} cannot be read",
         "jobs": _jobs_line(mapping(facts, "jobs")),
+        "finetune": finetune_text(mapping(facts, "finetune")).replace("\n", "\n" + 9 * " "),
     }
     shown = [f"{name:8} {value}" for name, value in lines.items() if value]
     return "\n".join([f"Project {facts['project']}", *shown, ""])

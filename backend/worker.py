@@ -1,17 +1,27 @@
-"""The worker process: runs turns and refreshes, and reconciles once in a while."""
+"""The worker process: runs jobs of the queues that it was told, and reconciles once in a while.
 
+    python -m backend.worker
+    python -m backend.worker --queues finetune
+
+Without `--queues` it does all but fine-tunings: one of these would keep it from turns for hours. They want a worker of
+their own, on a machine with a GPU if there is one.
+"""
+
+import argparse
 import ctypes
 import importlib
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from backend.jobs import JobQueue, get_job_queue, reconcile
+from backend.finetune_jobs import resume_finetunings
+from backend.jobs import FINETUNES, LOOP_QUEUES, TURNS, JobQueue, get_job_queue, reconcile
 from backend.services import Services, get_services
 from carcond.errors import CarcondError
 
@@ -30,12 +40,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 class LoopWorker(Worker):
-    """An RQ worker that also nudges every project at its start and then periodically."""
+    """An RQ worker that also makes up for what was lost, at its start and then periodically.
 
-    def __init__(self, queue: JobQueue, services: Services) -> None:
+    Whoever takes turns nudges every project, and whoever takes fine-tunings begins again those whose worker was killed.
+    """
+
+    def __init__(self, queue: JobQueue, services: Services, queues: Sequence[str] = LOOP_QUEUES) -> None:
         every = int(services.settings.reconcile_every_s)
         super().__init__(
-            queue.queues(),
+            queue.queues(queues),
             connection=queue.redis,
             serializer=JSONSerializer,
             maintenance_interval=every,
@@ -44,6 +57,8 @@ class LoopWorker(Worker):
         )
         self._job_queue = queue
         self._services = services
+        self._listens_to = queues
+        self._busy_with = ""
 
     def run_maintenance_tasks(self) -> None:
         """Called by RQ at the start and then between jobs."""
@@ -51,7 +66,21 @@ class LoopWorker(Worker):
         projects = self._services.store.project_ids()
         # Jobs run in forks of this process, which must not share an open connection to the database.
         self._services.store.close()
-        reconcile(self._job_queue, projects)
+        if TURNS in self._listens_to:
+            reconcile(self._job_queue, projects)
+        if FINETUNES in self._listens_to:
+            resume_finetunings(self._job_queue, projects)
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Called by RQ when the worker is told to stop: it does not wait for a fine-tuning, which can be resumed."""
+        super().handle_warm_shutdown_request()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        if self.horse_pid and self._busy_with == FINETUNES:
+            self.kill_horse()
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Called by RQ for each job, in the worker itself."""
+        self._busy_with = queue.name
+        super().execute_job(job, queue)
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Runs in the fork: it must not outlive a killed worker, or two turns of a project would run."""
@@ -62,17 +91,32 @@ class LoopWorker(Worker):
 
 def main() -> None:
     """Run a worker until it is told to stop."""
+    queues = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "rq"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for module in _USED_BY_JOBS:
+    for module in _USED_BY_JOBS if TURNS in queues else ():
         importlib.import_module(module)
     try:
         # Tried here, since RQ ends without a word, and with success, on an error of its maintenance.
         get_services().store.close()
-        LoopWorker(get_job_queue(), get_services()).work(logging_level="WARNING")
+        LoopWorker(get_job_queue(), get_services(), queues).work(logging_level="WARNING")
     except (CarcondError, RedisError) as error:
         sys.exit(f"the worker cannot run: {error}")
+
+
+def _parse_arguments() -> list[str]:
+    parser = argparse.ArgumentParser(prog="python -m backend.worker", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--queues",
+        nargs="+",
+        metavar="QUEUE",
+        choices=(*LOOP_QUEUES, FINETUNES),
+        default=list(LOOP_QUEUES),
+        help="what it does, most urgent first: %(choices)s (default: all but finetune)",
+    )
+    queues: list[str] = parser.parse_args().queues
+    return queues
 
 
 if __name__ == "__main__":

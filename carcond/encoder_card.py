@@ -30,6 +30,24 @@ class EncoderRequest(BaseModel):
     weights: str
 
 
+class Tuning(BaseModel):
+    """How an encoder was fine-tuned on the labels of a project; it belongs to this project alone.
+
+    Attributes:
+        project: number of the project.
+        base: id of the encoder that the training began with.
+        trained_on: task ids of the photos that its weights were fitted on: it knows them better than others.
+        labels: how many photos of the project had a label when the training began.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    project: int
+    base: str
+    trained_on: tuple[int, ...]
+    labels: int
+
+
 class EncoderCard(BaseModel):
     """What `encoder.json` says about an encoder.
 
@@ -46,6 +64,7 @@ class EncoderCard(BaseModel):
         dimension: length of an embedding.
         created: date and time, ISO 8601, UTC.
         versions: of the packages that made it.
+        tuning: how it was fine-tuned in the live loop; None for an encoder that all projects may use.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +81,7 @@ class EncoderCard(BaseModel):
     dimension: int
     created: str
     versions: dict[str, str]
+    tuning: Tuning | None = None
 
 
 class _Format(BaseModel):

@@ -8,6 +8,8 @@ CarcondError
 ├── NotEnoughLabelsError   no head can be fitted on what there is
 ├── LabelTableError        a CSV file of labels that cannot be used
 ├── TrainingError          an encoder cannot be fine-tuned as asked
+│   ├── TrainingCancelledError    somebody does not want it any more
+│   └── OutOfMemoryError          it took more memory than it may, or than there is
 ├── StrategyError          a strategy with a name that means nothing
 ├── PlotError              curves cannot be drawn
 ├── StoreError             the database cannot be opened or written
@@ -53,6 +55,14 @@ class LabelTableError(CarcondError):
 
 class TrainingError(CarcondError):
     """An encoder cannot be fine-tuned as asked: settings, photos or an earlier run do not allow it."""
+
+
+class TrainingCancelledError(TrainingError):
+    """A fine-tuning was cancelled."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A fine-tuning took more memory than it may, or than there is."""
 
 
 class StrategyError(CarcondError):

@@ -12,7 +12,7 @@ import numpy as np
 
 from carcond.errors import NotEnoughLabelsError
 from carcond.folds import grouped_folds, stratified_folds
-from carcond.heads import UNKNOWN, DoubleArray, FloatArray, Head, Heads, IntArray
+from carcond.heads import UNKNOWN, BoolArray, DoubleArray, FloatArray, Head, Heads, IntArray
 from carcond.one_core import one_core
 from carcond.taxonomy import TASKS, Task
 
@@ -36,6 +36,8 @@ def fit_heads(
     classes: Mapping[str, IntArray],
     seed: int = 0,
     groups: IntArray | None = None,
+    *,
+    fresh: BoolArray | None = None,
 ) -> Heads:
     """Fit one head for each task that has labels of at least two classes. Deterministic.
 
@@ -45,6 +47,7 @@ def fit_heads(
         classes: task key -> class indices ``(N,)``, `UNKNOWN` where the label is not known.
         seed: of the cross-fitting folds.
         groups: ``(N,)``, see `fit_head`.
+        fresh: ``(N,)``, see `fit_head`.
 
     Raises:
         NotEnoughLabelsError: no task has labels of two classes.
@@ -56,7 +59,8 @@ def fit_heads(
             known = indices != UNKNOWN
             if len(np.unique(indices[known])) >= 2:
                 members = None if groups is None else groups[known]
-                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed, members)
+                unseen = None if fresh is None else fresh[known]
+                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed, members, fresh=unseen)
     if not by_task:
         counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
         raise NotEnoughLabelsError(
@@ -66,7 +70,13 @@ def fit_heads(
 
 
 def fit_head(
-    task: Task, embeddings: FloatArray, indices: IntArray, seed: int = 0, groups: IntArray | None = None
+    task: Task,
+    embeddings: FloatArray,
+    indices: IntArray,
+    seed: int = 0,
+    groups: IntArray | None = None,
+    *,
+    fresh: BoolArray | None = None,
 ) -> Head:
     """Fit and calibrate the head of one task.
 
@@ -77,14 +87,18 @@ def fit_head(
         seed: of the cross-fitting folds.
         groups: ``(N,)``; photos of one group share a fold, since a head that was fitted on a photo's
             near-duplicate is too sure of it. None when no two photos belong together.
+        fresh: ``(N,)``, True for photos that the encoder was not trained on: the temperature is chosen on these,
+            since any head is too sure of the others. None when all are.
     """
     span = _Span.of(embeddings)
     fit = partial(_fit_logistic, class_count=len(task.classes), scale=_scale(embeddings))
     weight, bias = span.restore(*fit(span.coordinates, indices))
     fold = _folds(indices, groups, seed)
-    held_out = None if fold is None else _cross_fitted_logits(fit, span.coordinates, indices, fold)
-    temperature = 1.0 if held_out is None else fit_temperature(held_out, indices)
-    return Head(task, weight, bias, temperature, cross_fitted=held_out is not None)
+    chosen = np.ones(len(indices), dtype=np.bool_) if fresh is None else fresh
+    if fold is None or np.sort(np.bincount(indices[chosen], minlength=2))[-2] < _MIN_PER_CLASS:
+        return Head(task, weight, bias, temperature=1.0, cross_fitted=False)
+    held_out = _cross_fitted_logits(fit, span.coordinates, indices, fold)
+    return Head(task, weight, bias, fit_temperature(held_out[chosen], indices[chosen]), cross_fitted=True)
 
 
 def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:

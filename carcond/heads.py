@@ -15,6 +15,7 @@ from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 DoubleArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 FORMAT = 1
 """Number of the file's format: raised when an older program could not read it rightly. Files without one are of 1."""

@@ -121,7 +121,30 @@ class Settings(BaseSettings):
     publish_connections: int = Field(
         2, ge=1, le=16, description="Predictions written to Label Studio at the same time."
     )
-    job_timeout_s: int = Field(3600, ge=10, description="Seconds after which a job is ended.")
+    job_timeout_s: int = Field(3600, ge=10, description="Seconds after which a job is ended; a fine-tuning is not.")
+
+    # Fine-tuning. By itself only when asked for: it takes hours without a GPU, and may bring nothing.
+    finetune_growth: float = Field(
+        0.0,
+        ge=0,
+        description="Labels grown by this factor since the last fine-tuning begin the next, like 2; 0: never.",
+    )
+    finetune_min_labels: int = Field(
+        400, ge=10, description="With fewer labelled photos no fine-tuning begins by itself."
+    )
+    finetune_config: Path | None = Field(
+        None, description="YAML file with the training's settings, as for `carcond train --config`."
+    )
+    finetune_memory_mb: int = Field(
+        0, ge=0, description="Memory that a fine-tuning may take, in MB; 0: what the system gives."
+    )
+
+    @field_validator("finetune_growth")
+    @classmethod
+    def _check_growth(cls, value: float) -> float:
+        if 0 < value < 1.1:
+            raise ValueError(f"expected 0, or a factor of 1.1 or more, got {value}")
+        return value
 
     @field_validator("photo_hosts", mode="before")
     @classmethod

@@ -244,6 +244,12 @@ class Store:
         matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
         return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
 
+    def embedded(self, project_id: int, encoder_id: str) -> set[int]:
+        """Task ids of which an embedding is kept."""
+        query = select(Embedding.task_id).where(Embedding.project_id == project_id, Embedding.encoder_id == encoder_id)
+        with self.session() as session:
+            return set(session.scalars(query))
+
     def embeddings_by_task(
         self, project_id: int, encoder_id: str, urls: Mapping[int, str]
     ) -> dict[int, npt.NDArray[np.float32]]:

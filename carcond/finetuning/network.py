@@ -146,16 +146,16 @@ def export_encoder(backbone: Backbone, models_dir: Path) -> Path:
 
 
 def _describe(backbone: Backbone) -> EncoderCard:
-    weights_sha256 = _weights_sha256(backbone.module)
+    weights = weights_sha256(backbone.module)
     # Embeddings depend on the preparation of the pixels as much as on the weights, so the id does too.
-    identity = hashlib.sha256((weights_sha256 + json.dumps(asdict(backbone.spec))).encode()).hexdigest()
+    identity = hashlib.sha256((weights + json.dumps(asdict(backbone.spec))).encode()).hexdigest()
     return EncoderCard(
         encoder_id=f"{backbone.name}-{identity[:8]}",
         backbone=backbone.name,
         weights_source=backbone.weights_source,
         fallback_reason=backbone.fallback_reason,
         request=backbone.request,
-        weights_sha256=weights_sha256,
+        weights_sha256=weights,
         onnx_sha256="",
         input=backbone.spec,
         dimension=backbone.dimension,
@@ -163,10 +163,12 @@ def _describe(backbone: Backbone) -> EncoderCard:
         versions={
             name: importlib.metadata.version(name) for name in ("carcond", "timm", "torch", "onnx", "onnxruntime")
         },
+        tuning=backbone.tuning,
     )
 
 
-def _weights_sha256(module: nn.Module) -> str:
+def weights_sha256(module: nn.Module) -> str:
+    """A hash of the names and values of a network's weights, as an encoder's card has it."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         array = value.detach().cpu().contiguous().numpy()

@@ -14,7 +14,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from carcond.car_head import CLASS_COUNT, CarHead
-from carcond.encoder_card import EncoderRequest, encoder_request
+from carcond.encoder_card import EncoderRequest, Tuning, encoder_request
 from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.images import InputSpec
 
@@ -48,6 +48,7 @@ class Backbone:
         request: what was asked for.
         fallback_reason: why this is not what was asked for; None when it is.
         car_head: the classifier that the weights came with, None when they came without, or were trained on since.
+        tuning: the project whose labels it was fine-tuned on, in the live loop; None for any other.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Backbone:
     request: EncoderRequest
     fallback_reason: str | None = None
     car_head: CarHead | None = None
+    tuning: Tuning | None = None
 
 
 def load_backbone_or_fallback(name: str, weights: str) -> Backbone:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from backend.embedding import Share, embed_share
+from backend.jobs import SHARES
 from backend.loop import Loop, TurnReport
 from backend.services import Services
 from carcond.selection import EXPLORATION_SLOT
@@ -47,6 +49,20 @@ class Garage:
 
     def turn(self) -> TurnReport:
         return self.loop.turn()
+
+    def show_pool(self, encoder_id: str) -> None:
+        """What the embedding jobs do: show an encoder that may take over all photos."""
+        for number in range(SHARES):
+            share = Share(number, SHARES)
+            left = embed_share(
+                self.services, PROJECT, encoder_id, share, interrupted=lambda: False, progress=lambda *_: None
+            )
+            assert left == 0
+
+    def take_over(self) -> TurnReport:
+        """A turn that finds a new encoder, the showing of the pool, and the turn that tries it."""
+        self.show_pool(self.turn().candidate)
+        return self.turn()
 
     def settle(self) -> TurnReport:
         """A turn and the refresh that follows it."""

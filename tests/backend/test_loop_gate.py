@@ -303,7 +303,7 @@ def test_versions_of_two_encoders_are_compared_on_the_same_photos(
     workshop: Workshop, make_tiny_encoder: MakeEncoder
 ) -> None:
     make_tiny_encoder(workshop.garage.services.settings.models_dir, 1)
-    assert workshop.garage.turn().version == "carcond-0002"
+    assert workshop.garage.take_over().version == "carcond-0002"
     held_out = sum(row["side"] == HOLDOUT for row in workshop.garage.rows().values())
     assert workshop.registry.card(2)["gate"]["tasks"]["damage"]["photos"] == held_out
 
@@ -316,7 +316,7 @@ def refused_encoder(
     models_dir = workshop.garage.services.settings.models_dir
     make_tiny_encoder(models_dir, 1)
     monkeypatch.setattr("backend.refit.judge", refuse)
-    assert workshop.garage.settle().version == "carcond-0001"
+    assert workshop.garage.take_over().version == "carcond-0001"
     use_encoder(models_dir, "tiny-00000001")
     return lambda: workshop
 

@@ -154,15 +154,14 @@ def test_a_lost_store_is_made_anew_from_label_studio(
 
 
 def test_a_new_encoder_takes_over_once_it_has_seen_all_photos(
-    trained: tuple[Garage, list[int]], make_tiny_encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Garage, list[int]], make_tiny_encoder: MakeEncoder
 ) -> None:
     garage, ids = trained
     make_tiny_encoder(garage.services.settings.models_dir, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr("backend.loop._EMBEDDING_SECONDS", 0.0)
-        report = garage.turn()
-    assert report.photos_left == len(ids)
+    report = garage.turn()
+    assert (report.candidate, report.candidate_unseen) == ("tiny-00000001", len(ids))
     assert (report.version, report.refitted) == ("carcond-0001", False)
+    garage.show_pool("tiny-00000001")
     assert garage.turn().version == "carcond-0002"
     version = garage.services.registry(PROJECT).current()
     assert version
@@ -170,14 +169,16 @@ def test_a_new_encoder_takes_over_once_it_has_seen_all_photos(
 
 
 def test_labels_count_while_a_new_encoder_is_still_looking(
-    trained: tuple[Garage, list[int]], make_tiny_encoder: MakeEncoder, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Garage, list[int]], make_tiny_encoder: MakeEncoder
 ) -> None:
     garage, ids = trained
     make_tiny_encoder(garage.services.settings.models_dir, 1)
     garage.label(ids[12])
-    monkeypatch.setattr("backend.loop._EMBEDDING_SECONDS", 0.0)
     report = garage.turn()
     assert (report.version, report.labelled) == ("carcond-0002", 13)
+    version = garage.services.registry(PROJECT).current()
+    assert version
+    assert version.heads.encoder_id == "tiny-00000000"
     assert set(garage.studio.served()) <= set(ids[13:])
 
 
@@ -192,7 +193,7 @@ def test_a_new_encoder_without_room_for_its_version_leaves_the_old_pair_serving(
         raise RegistryError("No space left on device")
 
     monkeypatch.setattr(Registry, "write", full)
-    assert garage.settle().version == "carcond-0001"
+    assert garage.take_over().version == "carcond-0001"
     assert {task_id: garage.studio.words(task_id) for task_id in ids[12:]} == before
 
 

@@ -132,9 +132,8 @@ def test_with_redis_jobs_and_workers_are_told(
     queue = get_job_queue()
     queue.nudge(PROJECT)
     found = facts()
-    assert found["jobs"] == {
-        "reachable": True, "waiting": {"turns": 1, "refreshes": 0}, "failed": 0, "workers": 0, "last_turn": None
-    }  # fmt: skip
+    waiting = {"turns": 1, "refreshes": 0, "embeddings": 0}
+    assert found["jobs"] == {"reachable": True, "waiting": waiting, "failed": 0, "workers": 0, "last_turn": None}
     assert found["next_step"].startswith("Start a worker")
     record_turn(redis, PROJECT, {"read": 0.1})
     Worker(queue.queues(), connection=queue.redis).register_birth()  # type: ignore[no-untyped-call]

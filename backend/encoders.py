@@ -1,0 +1,110 @@
+"""Which encoder a project's versions are built on, and which one may take over.
+
+A version is built on the encoder of the version that serves, so a rollback brings the old encoder back for good.
+Another encoder takes over by one trial: the whole pool is shown to it, heads are fitted on what it sees, and the gate
+compares them with the serving version. There are two that may: the encoder that was fine-tuned last on the project's
+labels, and the one that `carcond encoder` has put in use for all projects.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from backend.embedding import unseen_photos
+from backend.services import Services
+from carcond.card_values import mapping, plain
+from carcond.encoder import encoder_directory, list_encoders
+from carcond.encoder_card import EncoderCard, Tuning, read_card
+from carcond.errors import EncoderError, RegistryError
+from carcond.registry import Registry, Version, version_name
+
+
+def tuned_encoders(services: Services, project_id: int) -> list[EncoderCard]:
+    """Encoders that were fine-tuned on a project's labels, the oldest first."""
+    cards = list_encoders(services.settings.models_dir)
+    return [card for card in cards if card.tuning and card.tuning.project == project_id]
+
+
+def labels_learnt(services: Services, project_id: int) -> int:
+    """How many photos of a project had a label when an encoder was last fine-tuned on them; 0 without one."""
+    return max((card.tuning.labels for card in tuned_encoders(services, project_id) if card.tuning), default=0)
+
+
+def tuning_of(services: Services, project_id: int, encoder_id: str) -> Tuning | None:
+    """How an encoder was fine-tuned on a project's labels; None when it was not, or it is gone."""
+    try:
+        tuning = read_card(encoder_directory(services.settings.models_dir, encoder_id)).tuning
+    except EncoderError:
+        return None
+    return tuning if tuning and tuning.project == project_id else None
+
+
+def candidate_encoder(services: Services, project_id: int, serving: Version | None) -> str:
+    """The encoder whose trial is due; empty when there is none.
+
+    Args:
+        services: of this process.
+        project_id: of the loop.
+        serving: the serving version, None before the first: what is in use for all projects needs no trial then.
+    """
+    if serving is None:
+        return ""
+    tuned = tuned_encoders(services, project_id)
+    candidates = [tuned[-1].encoder_id] if tuned else []
+    with suppress(EncoderError):  # the one in use for all is gone: the serving version has its own
+        candidates.append(services.encoder_id())
+    known = {serving.heads.encoder_id}
+    tuning = tuning_of(services, project_id, serving.heads.encoder_id)
+    if tuning:
+        known.add(tuning.base)  # what the serving encoder was made of is no news
+    registry = services.registry(project_id)
+    for encoder_id in candidates:
+        if encoder_id not in known and not _was_tried(registry, encoder_id):
+            return encoder_id
+    return ""
+
+
+def trial(services: Services, project_id: int, encoder_id: str) -> dict[str, Any]:
+    """What became of an encoder, JSON-ready.
+
+    Returns:
+        `encoder_id`; `verdict`: "accepted", "refused", or "waits" before its trial; `version`: name of the first one
+        that was built on it, None before the trial; `reason`: the gate's; `photos_left`: photos that it has yet to see
+        before its trial.
+    """
+    built = list(_cards_of(services.registry(project_id), encoder_id))
+    if not built:
+        left = unseen_photos(services.store, project_id, encoder_id)
+        return {"encoder_id": encoder_id, "verdict": "waits", "version": None, "reason": "", "photos_left": left}
+    number, card = built[-1]
+    return {
+        "encoder_id": encoder_id,
+        "verdict": "refused" if _is_refused(card) else "accepted",
+        "version": version_name(number),
+        "reason": plain(mapping(card, "gate").get("reason") or "", 1000),
+        "photos_left": 0,
+    }
+
+
+def _was_tried(registry: Registry, encoder_id: str) -> bool:
+    """Whether a version built on it was refused, or has served.
+
+    One that was written by a worker that died before it could serve is tried again.
+    """
+    served = {number for each in registry.promotions() for number in (each.before, each.version)}
+    return any(number in served or _is_refused(card) for number, card in _cards_of(registry, encoder_id))
+
+
+def _is_refused(card: Mapping[str, Any]) -> bool:
+    return mapping(card, "gate").get("accepted") is False
+
+
+def _cards_of(registry: Registry, encoder_id: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and card of the versions built on an encoder, the newest first; broken ones are left out."""
+    for number in reversed(registry.numbers()):
+        try:
+            card = registry.card(number)
+        except RegistryError:
+            continue
+        if card.get("encoder_id") == encoder_id:
+            yield number, card
