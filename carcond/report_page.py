@@ -14,9 +14,14 @@ from carcond.report_view import Bin, Measure, TaskReport, read_card
 _LEFT, _TOP, _WIDTH, _HEIGHT = 62, 10, 278, 240
 
 
-def card_page(card: Mapping[str, Any]) -> str:
-    """The card (see `carcond.report_card.report_card`) as HTML; parts that it lacks are left out."""
-    return _template().render(report=read_card(card))
+def card_page(card: Mapping[str, Any], *, framed: bool = False) -> str:
+    """The card (see `carcond.report_card.report_card`) as HTML; parts that it lacks are left out.
+
+    Args:
+        card: what is shown; all texts are escaped.
+        framed: it is shown inside a page whose own script, put in, measures how high it is.
+    """
+    return _template().render(report=read_card(card), framed=framed)
 
 
 @cache

@@ -1,0 +1,69 @@
+"""What visits share, so that nothing is computed or fetched twice."""
+
+import hashlib
+from typing import Any
+
+import streamlit as st
+
+from backend.demo.thumbnails import Thumbnails
+from backend.learning import learning_facts
+from backend.mirroring import ModelFollower
+from backend.review import project_facts
+from backend.services import Services, get_services
+from carcond.errors import CarcondError
+
+_TITLE_SECONDS = 60
+
+
+@st.cache_resource(show_spinner=False)
+def get_shared_services() -> Services:
+    """The services of this process; where models are exchanged, versions that other hosts make arrive."""
+    services = get_services()
+    if services.settings.models_url:
+        ModelFollower(services).start()
+    return services
+
+
+@st.cache_resource(show_spinner=False)
+def get_thumbnails() -> Thumbnails:
+    """The thumbnails of this process."""
+    return Thumbnails(get_shared_services())
+
+
+@st.cache_data(ttl=_TITLE_SECONDS, show_spinner=False)
+def project_title(project_id: int) -> str:
+    """A project's title in Label Studio, and only its number while Label Studio is away."""
+    try:
+        return f"{get_shared_services().api.project(project_id).title} ({project_id})"
+    except CarcondError:
+        return f"Project {project_id}"
+
+
+def learning(project_id: int) -> dict[str, Any]:
+    """See `backend.learning.learning_facts`; measured anew when labels, sides or the encoder have changed."""
+    return _learning(project_id, _state(project_id))
+
+
+@st.cache_data(max_entries=20, show_spinner="Measuring what has been learnt …")
+def _learning(project_id: int, state: str) -> dict[str, Any]:
+    return learning_facts(get_shared_services(), project_id)
+
+
+def quality(project_id: int) -> dict[str, Any]:
+    """See `backend.review.project_facts`; judged anew when labels, sides or the encoder have changed."""
+    return _quality(project_id, _state(project_id))
+
+
+@st.cache_data(max_entries=20, show_spinner="Looking for doubtful labels …")
+def _quality(project_id: int, state: str) -> dict[str, Any]:
+    return project_facts(get_shared_services(), project_id)
+
+
+def _state(project_id: int) -> str:
+    """A digest of all that is measured."""
+    services = get_shared_services()
+    version = services.registry(project_id).current()
+    encoder = version.heads.encoder_id if version else ""
+    photos = [(p.task_id, p.side, p.group, p.drawn, p.problem, p.phash) for p in services.store.photos(project_id)]
+    labels = [(a.annotation_id, a.updated_at, a.cancelled) for a in services.store.annotations(project_id)]
+    return hashlib.sha256(repr((encoder, photos, labels)).encode()).hexdigest()

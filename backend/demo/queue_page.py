@@ -1,0 +1,43 @@
+"""The page "Queue": which photos are asked for next, and why."""
+
+import streamlit as st
+
+from backend.demo.cached import get_shared_services
+from backend.demo.photo_cards import PhotoCard, show_cards
+from backend.demo.queue_facts import QueuedPhoto, queued_photos
+from carcond.errors import EncoderError
+from carcond.taxonomy import TASK_BY_KEY
+
+
+def show(project: int) -> None:
+    """Show it."""
+    st.title("Queue")
+    services = get_shared_services()
+    try:
+        photos = queued_photos(services, project, services.settings.queue_size)
+    except EncoderError as error:
+        st.info(f"There is no queue yet: {error}")
+        return
+    if not photos:
+        st.info(
+            "The queue is empty: all photos are labelled, or the worker has not looked at them yet. The page Jobs "
+            "tells whether it is at work."
+        )
+        return
+    st.write(
+        "The photos that Label Studio serves next: its slots in turn, and in each slot the least sure first. Slot 0 "
+        "holds photos drawn at random, the others hold groups of photos that are alike."
+    )
+    show_cards(project, [_card(place, photo) for place, photo in enumerate(photos, start=1)])
+
+
+def _card(place: int, photo: QueuedPhoto) -> PhotoCard:
+    slot = "exploration slot" if photo.slot == 0 else f"slot {photo.slot}"
+    lines = [f"{TASK_BY_KEY[task].en}: {_class_name(task, key)} {p:.0%}" for task, (key, p) in photo.answers.items()]
+    if photo.confidence is not None:
+        lines.append(f"All right together: {photo.confidence:.0%}")
+    return PhotoCard(photo.task_id, photo.url, f"{place}. Photo {photo.task_id}, {slot}", [*lines, photo.reason])
+
+
+def _class_name(task: str, key: str) -> str:
+    return next(each.en for each in TASK_BY_KEY[task].classes if each.key == key)
