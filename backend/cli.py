@@ -30,6 +30,9 @@ def carcond() -> None:
 
     Settings come from the environment: LABEL_STUDIO_URL, LABEL_STUDIO_API_KEY, REDIS_URL, DATABASE_URL,
     and those that start with CARCOND_.
+
+    Exit codes, where a command names no others: 0 done; 1 it could not be, and one line on standard error says why;
+    2 the command line is wrong.
     """
 
 

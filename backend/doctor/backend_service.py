@@ -64,6 +64,8 @@ BROKEN = Kind(
 
 _ERROR = "ER"
 _CONNECTED = "CO"
+# Where a server listens that can be reached at any address of its machine: it is the address of none.
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def check_backend(project: ProjectExamination) -> Iterator[Finding]:
@@ -71,8 +73,7 @@ def check_backend(project: ProjectExamination) -> Iterator[Finding]:
     ours, backend = project.ours, project.backend
     url = shown_url(backend.url)
     if ours is None:
-        refused = is_guarded(backend_refusal(project.whole.api, backend, project.id))
-        yield guarded(GUARDED, backend) if refused else NOT_CONNECTED.found(project=project.id, url=url)
+        yield _not_connected(project, backend)
         return
     if project.backends[0] is not ours:
         yield NOT_FIRST.found(title=repr(project.backends[0]["title"]))
@@ -95,6 +96,14 @@ def check_backend(project: ProjectExamination) -> Iterator[Finding]:
     else:
         here = "answers" if status else "does not answer either"
         yield UNREACHABLE.found(url=url, project=project.id, here=here)
+
+
+def _not_connected(project: ProjectExamination, backend: BackendAddress) -> Finding:
+    if urlsplit(backend.url).hostname in _ANYWHERE:
+        return NOT_CONNECTED.found(project=project.id, url="URL")
+    if is_guarded(backend_refusal(project.whole.api, backend, project.id)):
+        return guarded(GUARDED, backend)
+    return NOT_CONNECTED.found(project=project.id, url=shown_url(backend.url))
 
 
 def guarded(kind: Kind, backend: BackendAddress) -> Finding:

@@ -41,6 +41,7 @@ STACK_CHECKS = (
     Check("redis-persistence", "Redis's disk", jobs.check_persistence, ("redis",)),
     Check("workers", "workers", jobs.check_workers, ("redis",)),
     Check("queue", "waiting jobs", jobs.check_queue, ("redis",)),
+    Check("object-store", "the object store", models.check_object_store, ("database",), seconds=30.0),
     Check("encoder", "the encoder", models.check_encoder),
     Check("disk", "disk space", machine.check_disk),
     Check("clock", "the clock", machine.check_clock, ("label-studio",)),

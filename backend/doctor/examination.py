@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from backend.backend_address import BackendAddress
-from backend.jobs import JobQueue
+from backend.jobs import TURNS, JobQueue
 from backend.labelstudio import LabelStudioApi, ProjectInfo
 from backend.ml_backends import find_ours, read_backends
 from backend.services import Services
@@ -99,12 +99,17 @@ class Examination:
 
     @cached_property
     def workers_alive(self) -> int:
-        """How many workers have reported lately. Raises `redis.exceptions.RedisError` without Redis."""
+        """How many workers that take turns have reported lately.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
         from rq import Worker  # noqa: PLC0415 - takes long to load
 
         from backend.queue_metrics import is_alive  # noqa: PLC0415
 
-        return sum(map(is_alive, Worker.all(connection=self.queue.redis)))
+        workers = Worker.all(connection=self.queue.redis)
+        return sum(is_alive(worker) and TURNS in worker.queue_names() for worker in workers)
 
     @cached_property
     def greeting(self) -> Answer:

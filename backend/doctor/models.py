@@ -6,9 +6,17 @@ from backend.doctor.examination import Examination, ProjectExamination
 from backend.doctor.finding import Finding, Kind, Level, fine
 from carcond.encoder import find_encoder
 from carcond.encoder_card import ONNX_NAME, file_sha256, read_card
-from carcond.errors import EncoderError
+from carcond.errors import EncoderError, ModelMirrorError
 from carcond.registry import Registry, version_name
 
+NO_MIRROR = Kind(
+    "object-store",
+    Level.FAULT,
+    "Hosts have different versions; the worker's turns fail.",
+    "Models cannot be fetched from the object store: {error}",
+    "It is where hosts without a common disk get encoders and versions from.",
+    "Mend CARCOND_MODELS_URL, or what gives the right to read there.",
+)
 NO_ENCODER = Kind(
     "no-encoder",
     Level.FAULT,
@@ -47,6 +55,21 @@ REFUSED = Kind(
 )
 
 MANY_REFUSALS = 5
+
+
+def check_object_store(whole: Examination) -> Iterator[Finding]:
+    """Whether models can be fetched; other checks then look at what is the newest."""
+    if not whole.settings.models_url:
+        yield fine("none: hosts share a disk")
+        return
+    projects = whole.services.store.project_ids()
+    try:
+        for project in projects:
+            whole.services.pull_models(project)
+    except ModelMirrorError as error:
+        yield NO_MIRROR.found(error=error)
+    else:
+        yield fine("models are fetched")
 
 
 def check_encoder(whole: Examination) -> Iterator[Finding]:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from backend.doctor.models import check_encoder
+from backend.doctor.models import check_encoder, check_object_store
 from carcond.encoder import find_encoder
+from carcond.model_mirror import ModelMirror
+from carcond.store import Store
 from tests.backend.doctor.conftest import Look
 
 
@@ -30,3 +32,17 @@ def test_a_stand_in_is_told_with_what_it_stands_for_and_why(look: Look, models_d
     card |= {"fallback_reason": "the hub was away", "request": {"backbone": "efficientnet_b4", "weights": "hub"}}
     path.write_text(json.dumps(card))
     assert "a stand-in for efficientnet_b4: the hub was away" in look(check_encoder)["fallback-encoder"].what
+
+
+def test_models_come_from_the_object_store_first(look: Look, store: Store, models_dir: Path, tmp_path: Path) -> None:
+    store.add_project(1)
+    bucket, here = tmp_path / "bucket", tmp_path / "here"
+    ModelMirror(models_dir, f"file://{bucket}").push_encoders()
+    places = {"CARCOND_MODELS_URL": f"file://{bucket}", "CARCOND_MODELS_DIR": str(here)}
+    assert look(check_object_store, **places)[""].what == "models are fetched"
+    assert find_encoder(here).name == find_encoder(models_dir).name
+
+
+def test_an_object_store_that_nobody_knows_is_told_with_the_setting(look: Look, store: Store) -> None:
+    store.add_project(1)
+    assert "CARCOND_MODELS_URL" in look(check_object_store, CARCOND_MODELS_URL="nothing://x")["object-store"].fix
