@@ -8,6 +8,7 @@ import typer
 from backend.commands.backup import backup
 from backend.commands.doctor import doctor
 from backend.commands.encoder import encoder
+from backend.commands.explain import explain
 from backend.commands.finetune import finetune
 from backend.commands.quality import quality
 from backend.commands.restore import restore
@@ -19,7 +20,7 @@ from backend.commands.versions import versions
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-for command in (encoder, doctor, status, simulate, quality, review, backup, restore, train, finetune):
+for command in (encoder, doctor, explain, status, simulate, quality, review, backup, restore, train, finetune):
     app.command()(command)
 app.add_typer(versions, name="versions")
 

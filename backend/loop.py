@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import httpx
 import numpy as np
 
+from backend.damage_boxes import DamageBoxes
 from backend.embedding import Progress, embed_new_photos, unseen_photos
 from backend.encoders import candidate_encoder, labels_learnt
 from backend.label_config import LabelBinding, bind_label_config
@@ -76,7 +77,6 @@ class Loop:
         self._progress = progress
         self._store = services.store
         self._registry = services.registry(project_id)
-        self._publisher = Publisher(services.api, services.store, project_id, services.settings.publish_connections)
 
     def turn(self) -> TurnReport:
         """Bring model, predictions and order up to date with Label Studio's labels.
@@ -118,7 +118,7 @@ class Loop:
         ranked = self._rank(snapshot, version, binding)
         watch.lap("rank")
         self._progress("publishing", 0, len(ranked.queue))
-        self._publisher.publish_queue(
+        self._publisher(snapshot, version, binding).publish_queue(
             self._not_current(ranked.queue),
             ranked.rest,
             served_version=project.model_version,
@@ -151,12 +151,21 @@ class Loop:
         """
         _, binding = self._read()
         snapshot = self._snapshot(self._serving_encoder())
-        ranked = self._rank(snapshot, self._registry.current(), binding)
+        version = self._registry.current()
+        ranked = self._rank(snapshot, version, binding)
         drafts = [*ranked.queue, *ranked.rest, *self._unreadable(snapshot, ranked)]
-        left = self._publisher.refresh(self._not_current(drafts), interrupted)
+        left = self._publisher(snapshot, version, binding).refresh(self._not_current(drafts), interrupted)
         if not left:
             self._read()  # what was just written counts as news: read it now, not in the next turn
         return left
+
+    def _publisher(self, snapshot: Snapshot, version: Version | None, binding: LabelBinding) -> Publisher:
+        boxes = DamageBoxes(self._services, binding, version.heads if version else None)
+        urls = {photo.task_id: photo.url for photo in snapshot.photos}
+        connections = self._services.settings.publish_connections
+        return Publisher(
+            self._services.api, self._store, self._project_id, connections, lambda draft: boxes.drawn(draft, urls)
+        )
 
     def _read(self) -> tuple[ProjectInfo, LabelBinding]:
         self._progress("reading labels", 0, 0)

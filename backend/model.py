@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from backend.damage_boxes import DamageBoxes
 from backend.jobs import get_job_queue
 from backend.label_config import LabelBinding, bind_label_config
-from backend.pool import chosen_classes
+from backend.pool import chosen_classes, prediction_result
 from backend.services import Services, get_services
 from carcond.errors import CarcondError, LabelConfigError
 from carcond.heads import FloatArray, joint_confidence
@@ -79,8 +80,14 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
             return [_empty(self.version_name) for _ in tasks]
         if version is None:
             return [_empty(COLD_START_VERSION) for _ in tasks]
-        embeddings = self._embeddings(tasks, version, binding)
-        return _predictions(embeddings, version, binding)
+        deadline = time.monotonic() + _PREDICT_SECONDS
+        embeddings = self._embeddings(tasks, version, binding, deadline)
+        predictions = _predictions(embeddings, version, binding)
+        boxes = DamageBoxes(self._services, binding, version.heads)
+        for task, prediction in zip(tasks, predictions, strict=True):
+            if time.monotonic() < deadline:
+                prediction["result"] = boxes.with_box(prediction["result"], _photo_url(task, binding))
+        return predictions
 
     def fit(self, event: Any = None, data: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Make the worker refit on the project's labels; returns at once.
@@ -96,12 +103,11 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
         return {"enqueued": get_job_queue().nudge(self.project_id)}
 
     def _embeddings(
-        self, tasks: Sequence[Mapping[str, Any]], version: Version, binding: LabelBinding
+        self, tasks: Sequence[Mapping[str, Any]], version: Version, binding: LabelBinding, deadline: float
     ) -> list[FloatArray | None]:
         urls = {_task_id(task): _photo_url(task, binding) for task in tasks}
         encoder_id = version.heads.encoder_id
         kept = self._services.store.embeddings_by_task(self.project_id, encoder_id, urls)
-        deadline = time.monotonic() + _PREDICT_SECONDS
         return [self._embedding(task, binding, kept, encoder_id, deadline) for task in tasks]
 
     def _embedding(
@@ -161,6 +167,6 @@ def _predictions(
         probabilities = version.heads.probabilities(np.stack([row for _, row in seen]))
         scores = joint_confidence(probabilities)
         for (i, _), score, classes in zip(seen, scores, chosen_classes(probabilities), strict=True):
-            predictions[i]["result"] = binding.result(classes)
+            predictions[i]["result"] = prediction_result(classes, binding, version.name, None)
             predictions[i]["score"] = round(float(score), 6)
     return predictions

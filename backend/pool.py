@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from backend.label_config import LabelBinding
 from backend.labelstudio import PredictionDraft
+from backend.reason_line import Reason, reason_line
 from carcond.acquisition import combine_tasks, margin
 from carcond.heads import FloatArray, Heads, IntArray, joint_confidence
-from carcond.selection import choose_queue, nearest_slots, typical_order
+from carcond.selection import EXPLORATION_SLOT, choose_queue, nearest_slots, typical_order
 from carcond.settings import Settings
 from carcond.taxonomy import TASK_BY_KEY
 
@@ -68,7 +69,8 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
         settings: sizes of the queue and its slots.
     """
     probabilities = heads.probabilities(pool.embeddings) if heads and len(pool.task_ids) else {}
-    if not probabilities or (~pool.unlabelled).sum() < settings.typical_photos:
+    is_typical = not probabilities or (~pool.unlabelled).sum() < settings.typical_photos
+    if is_typical:
         preference = typical_order(pool.embeddings, settings.typical_photos)
         considered = settings.queue_size
     else:
@@ -91,13 +93,22 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
     last = np.zeros(settings.slots + 1, dtype=np.float32)
     np.maximum.at(last, queue.slots, confidence[queue.positions])
     confidence[behind] = np.maximum(confidence[behind], np.minimum(last + _SCORE_STEP, 1)[slots[behind]])
-    results = _results(probabilities, binding, len(pool.task_ids))
+    classes = chosen_classes(probabilities) if probabilities else [{}] * len(pool.task_ids)
+    doubtful = _most_uncertain_tasks(probabilities, pool)
 
-    def draft(position: int) -> PredictionDraft:
-        score = round(float(confidence[position]), 6)
-        return PredictionDraft(int(pool.task_ids[position]), results[position], score, version, int(slots[position]))
+    def draft(position: int, is_chosen: bool) -> PredictionDraft:
+        score, slot = round(float(confidence[position]), 6), int(slots[position])
+        reason = None
+        if is_chosen and slot == EXPLORATION_SLOT:
+            reason = Reason("holdout")
+        elif is_chosen:
+            reason = Reason("typical") if is_typical else Reason("uncertain", doubtful[position])
+        result = prediction_result(classes[position], binding, version, reason)
+        return PredictionDraft(int(pool.task_ids[position]), result, score, version, slot)
 
-    return RankedPool([draft(i) for i in queue.positions], len(np.unique(queue.slots)), [draft(i) for i in behind])
+    return RankedPool(
+        [draft(i, True) for i in queue.positions], len(np.unique(queue.slots)), [draft(i, False) for i in behind]
+    )
 
 
 def _confidence(probabilities: Mapping[str, FloatArray], preference: IntArray) -> FloatArray:
@@ -109,11 +120,31 @@ def _confidence(probabilities: Mapping[str, FloatArray], preference: IntArray) -
     return ranks
 
 
-def _results(probabilities: Mapping[str, FloatArray], binding: LabelBinding, count: int) -> list[list[dict[str, Any]]]:
-    """Regions of each photo; none without a model."""
-    if not probabilities:
-        return [[] for _ in range(count)]
-    return [binding.result(classes) for classes in chosen_classes(probabilities)]
+def _most_uncertain_tasks(probabilities: Mapping[str, FloatArray], pool: Pool) -> list[str]:
+    """Of each photo the task that weighs most in `combine_tasks`; of none without a model."""
+    if not probabilities or not pool.unlabelled.any():
+        return [""] * len(pool.task_ids)
+    scores = [margin(rows[np.newaxis]) for rows in probabilities.values()]
+    shares = np.stack([values / max(float(values[pool.unlabelled].mean()), 1e-12) for values in scores])
+    keys = list(probabilities)
+    return [keys[k] for k in shares.argmax(axis=0)]
+
+
+def prediction_result(
+    classes: Mapping[str, tuple[str, float]], binding: LabelBinding, version: str, reason: Reason | None
+) -> list[dict[str, Any]]:
+    """Regions of a prediction: an answer to each task, and the line with the reason where the config has room.
+
+    Args:
+        classes: task key -> (class key, its probability); empty before there is a model.
+        binding: of the label config.
+        version: that answers.
+        reason: why the photo is in the queue; None for one that is not.
+    """
+    regions = binding.result(classes)
+    if binding.reason_to:
+        regions.append(binding.reason_region(reason_line(binding, version, classes, reason)))
+    return regions
 
 
 def chosen_classes(probabilities: Mapping[str, FloatArray]) -> list[dict[str, tuple[str, float]]]:

@@ -18,6 +18,8 @@ PROJECT_TITLE = "Car condition"
 SAMPLING = "Uncertainty sampling"
 WANTED_SETTINGS = {"sampling": SAMPLING, "show_collab_predictions": True}
 """Settings of a project without which Label Studio neither follows the queue's order nor shows pre-labels."""
+LABEL_CONFIGS = ("plain", "boxes", "russian")
+"""What new projects may ask with. `boxes` adds suspected damage and the reason; `russian` is that in Russian alone."""
 _EMPTY_CONFIG = "<View></View>"
 
 
@@ -63,9 +65,15 @@ def provision(
 
 
 def find_or_create_project(
-    api: LabelStudioApi, title: str = PROJECT_TITLE, project_id: int | None = None
+    api: LabelStudioApi, title: str = PROJECT_TITLE, project_id: int | None = None, label_config: str = "plain"
 ) -> tuple[int, bool]:
     """The id of the project, with label config and sampling set, and whether it is new.
+
+    Args:
+        api: the way to Label Studio.
+        title: of the project, to find or make it by.
+        project_id: of the project when it is known; the title serves when it does not exist any more.
+        label_config: one of `LABEL_CONFIGS`, for a project that has none yet.
 
     Raises:
         LabelStudioError: Label Studio refused.
@@ -73,17 +81,21 @@ def find_or_create_project(
     """
     project = _find_project(api, title, project_id)
     if project is None:
-        project = api.request("POST", "/api/projects/", json={"title": title, **_wanted_settings({})})
+        project = api.request("POST", "/api/projects/", json={"title": title, **_wanted_settings({}, label_config)})
         return int(project["id"]), True
-    changes = _wanted_settings(project)
+    changes = _wanted_settings(project, label_config)
     if changes:
         api.update_project(int(project["id"]), **changes)
     return int(project["id"]), False
 
 
-def default_label_config() -> str:
-    """The label config of a new project: both questions, in English and Russian, with hotkeys."""
-    return files("backend").joinpath("label_config.xml").read_text(encoding="utf-8")
+def shipped_label_config(name: str = "plain") -> str:
+    """A label config for a new project: both questions, with hotkeys.
+
+    Args:
+        name: one of `LABEL_CONFIGS`.
+    """
+    return files("backend").joinpath("label_configs", f"{name}.xml").read_text(encoding="utf-8")
 
 
 def _find_project(api: LabelStudioApi, title: str, project_id: int | None) -> dict[str, Any] | None:
@@ -99,12 +111,12 @@ def _find_project(api: LabelStudioApi, title: str, project_id: int | None) -> di
     return min(same, key=lambda project: int(project["id"]), default=None)
 
 
-def _wanted_settings(project: dict[str, Any]) -> dict[str, Any]:
+def _wanted_settings(project: dict[str, Any], label_config: str) -> dict[str, Any]:
     """The settings that differ from what the loop needs."""
     wanted: dict[str, Any] = dict(WANTED_SETTINGS)
     config = str(project.get("label_config") or _EMPTY_CONFIG)
     if "".join(config.split()) == _EMPTY_CONFIG:
-        wanted["label_config"] = default_label_config()
+        wanted["label_config"] = shipped_label_config(label_config)
     else:
         check_config(config, project)
     return {name: value for name, value in wanted.items() if project.get(name) != value}

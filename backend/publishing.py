@@ -25,14 +25,20 @@ from carcond.tables import PredictionRow
 
 logger = logging.getLogger(__name__)
 
+Finish = Callable[[PredictionDraft], PredictionDraft]
+"""Told a draft just before it is written, by several threads: adds what costs time, while other writes wait."""
+
 _REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND)
 
 
 class Publisher:
     """Writes predictions of one project, and mirrors them in the store."""
 
-    def __init__(self, api: LabelStudioApi, store: Store, project_id: int, connections: int) -> None:
+    def __init__(
+        self, api: LabelStudioApi, store: Store, project_id: int, connections: int, finish: Finish = lambda draft: draft
+    ) -> None:
         self._api = api
+        self._finish = finish
         self._store = store
         self._project_id = project_id
         self._connections = connections
@@ -105,6 +111,7 @@ class Publisher:
         rows = stored.get(draft.task_id, ())
         for row in rows[1:]:
             self._delete(row.prediction_id)
+        draft = self._finish(draft)
         try:
             written = self._update(rows[0].prediction_id, draft) if rows else None
             written = written or self._api.create_prediction(draft)

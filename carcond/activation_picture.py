@@ -16,6 +16,7 @@ PHOTO_SIDE = 640
 _COLOURS = ((87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 # Share of colour where the activation is greatest; the photo stays visible everywhere.
 _STRONGEST = 0.75
+_STRENGTHS = [round(_STRONGEST * level) for level in range(256)]
 _BAR_WIDTH, _BAR_ROOM = 14, 64
 _CAPTION_ROOM, _FONT_SIZE = 26, 15
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
@@ -31,16 +32,16 @@ def overlay(
 
     Args:
         photo: an RGB picture of any size, turned upright; a large one is shrunk.
-        activation: ``(h, w)`` from `carcond.explain.activation_map`.
+        activation: ``(h, w)``, above 0 where a place speaks for the class: from `carcond.explain.activation_map`.
         caption: stands above.
         greatest: the activation of the brightest colour; the map's own greatest when left out.
     """
     shown = _shrink(photo)
     top = float(activation.max()) if greatest is None else greatest
     heat = _heat(activation, top, shown.size)
-    shown.paste(_coloured(heat), mask=heat.point([round(_STRONGEST * level) for level in range(256)]))
     picture = Image.new("RGB", (shown.width + _BAR_ROOM, shown.height + _CAPTION_ROOM), _PAPER)
     picture.paste(shown, (0, _CAPTION_ROOM))
+    picture.paste(_coloured(heat), (0, _CAPTION_ROOM), mask=heat.point(_STRENGTHS))
     ImageDraw.Draw(picture).text((4, 4), caption, _INK, _font())
     _draw_bar(picture, shown.width + 8, top)
     return picture
@@ -59,7 +60,7 @@ def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
 def _shrink(photo: Image.Image) -> Image.Image:
     scale = min(1.0, PHOTO_SIDE / max(photo.size))
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    return photo.copy() if size == photo.size else photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+    return photo if size == photo.size else photo.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
 
 
 def _heat(activation: FloatArray, greatest: float, size: tuple[int, int]) -> Image.Image:

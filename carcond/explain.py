@@ -16,7 +16,8 @@ from carcond.activation_picture import overlay, side_by_side
 from carcond.encoder import Encoder
 from carcond.heads import FloatArray, Head, Heads
 from carcond.images import decode_photo, to_pixels
-from carcond.taxonomy import ConditionClass, Task
+from carcond.suspected_box import Box, suspected_box
+from carcond.taxonomy import DAMAGE, DAMAGED, ConditionClass, Task
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Answer:
         probabilities: calibrated, of each class ``(K,)``.
         class_index: of the most probable class.
         activation: ``(h, w)`` of that class, see `activation_map`.
+        bias: of that class; where activation and bias are above 0 together, the photo speaks for the class.
     """
 
     task: Task
     probabilities: FloatArray
     class_index: int
     activation: FloatArray
+    bias: float
 
     @property
     def condition(self) -> ConditionClass:
@@ -64,14 +67,22 @@ class Explanation:
     answers: Mapping[str, Answer]
 
     def overlay(self, task_key: str) -> Image.Image:
-        """The photo with the activation of one task's answer on it."""
+        """The photo, glowing where it speaks for one task's answer."""
         answer = self.answers[task_key]
-        return overlay(self.photo, answer.activation, answer.caption)
+        return overlay(self.photo, answer.activation + answer.bias, answer.caption)
 
     @cached_property
     def picture(self) -> Image.Image:
         """The overlays of all tasks, side by side."""
         return side_by_side([self.overlay(key) for key in self.answers])
+
+    @property
+    def suspected_damage(self) -> Box | None:
+        """Where the car is damaged, when it is told to be; a rough guess, see docs/explain.md."""
+        answer = self.answers.get(DAMAGE.key)
+        if answer is None or answer.condition.key != DAMAGED:
+            return None
+        return suspected_box(answer.activation + answer.bias)
 
 
 def activation_map(head: Head, feature_map: FloatArray, class_index: int) -> FloatArray:
@@ -102,7 +113,8 @@ def explain(photo: Image.Image, feature_map: FloatArray, heads: Heads) -> Explan
     for key, head in heads.by_task.items():
         probabilities = head.probabilities(embedding[np.newaxis])[0]
         best = int(probabilities.argmax())
-        answers[key] = Answer(head.task, probabilities, best, activation_map(head, feature_map, best))
+        activation = activation_map(head, feature_map, best)
+        answers[key] = Answer(head.task, probabilities, best, activation, float(head.bias[best]))
     return Explanation(photo, answers)
 
 

@@ -76,6 +76,12 @@ def region_words(region: Mapping[str, Any]) -> list[str]:
     return [word for words in lists if isinstance(words, list) for word in words if isinstance(word, str)]
 
 
+def is_untouched_box(region: Mapping[str, Any]) -> bool:
+    """Whether a region is a box that a model suggested and the annotator left as it was."""
+    value = region.get("value")
+    return region.get("origin") == "prediction" and isinstance(value, dict) and "rectanglelabels" in value
+
+
 def photo_path(address: str) -> str:
     """The path of a photo inside its storage, from its address: a URL, a local-files address or a bucket's.
 
@@ -168,10 +174,18 @@ def _whole_task(record: Mapping[str, Any]) -> ExportedTask:
         if isinstance(annotation, dict):
             result = annotation.get("result")
             regions = [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
-            words = [word for region in regions for word in region_words(region)]
+            words = _annotator_words(regions)
             by, when = annotation.get("completed_by"), annotation.get("updated_at")
             _add_annotation(task, by, when, words, skipped=bool(annotation.get("was_cancelled")))
     return task
+
+
+def _annotator_words(regions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Words of all regions, but of a box that nobody touched only where nothing else answers its task."""
+    words = [word for region in regions if not is_untouched_box(region) for word in region_words(region)]
+    answered = {found[0].key for found in map(find_class, words) if found}
+    suggested = [word for region in regions if is_untouched_box(region) for word in region_words(region)]
+    return words + [word for word in suggested if not ((found := find_class(word)) and found[0].key in answered)]
 
 
 def _flat_words(fields: Mapping[str, Any], answers: Collection[str]) -> Iterator[str]:

@@ -91,6 +91,9 @@ DAMAGE = Task(
     on_one_side=True,
 )
 
+DAMAGED = DAMAGE.class_keys[1]
+"""Key of the class whose places can be shown in a box."""
+
 TASKS: tuple[Task, ...] = (CLEANLINESS, DAMAGE)
 TASK_BY_KEY: dict[str, Task] = {task.key: task for task in TASKS}
 

@@ -16,7 +16,10 @@ from rich.table import Table
 # Run as a file, Python looks for modules beside this one and not in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from carcond.encoder import Encoder, find_encoder
 from carcond.errors import CarcondError
+from carcond.settings import get_settings
+from scripts.bench_explain import bench_explain
 from scripts.bench_loop import bench_loop
 from scripts.bench_refit import bench_refit
 from scripts.bench_serving import bench_serving
@@ -74,6 +77,22 @@ def refit(as_json: JsonOption = False) -> None:
     """Measure fitting the heads on 1 000 labels of made-up embeddings, calibration included."""
     report = bench_refit()
     print(json.dumps(report)) if as_json else _print_rows("Refit", report["rows"])
+
+
+@app.command()
+def explain(
+    as_json: JsonOption = False,
+    models_dir: Annotated[Path | None, typer.Option(help="take the encoder from here")] = None,
+) -> None:
+    """Measure what the picture of an activation costs on top of a prediction, with the encoder in use."""
+    settings = get_settings()
+    encoder = Encoder.load(find_encoder(models_dir or settings.models_dir), settings.encoder_threads)
+    report = bench_explain(encoder)
+    if as_json:
+        print(json.dumps(report))
+        return
+    _print_rows("Steps", report.pop("rows"))
+    _print_rows("Explain", [report])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backend.provision import PROJECT_TITLE, find_or_create_project
+from backend.provision import LABEL_CONFIGS, PROJECT_TITLE, find_or_create_project
 from carcond.errors import CarcondError
 from scripts.photo_import import find_photos, follow_links, linked_folders
 from scripts.stack import CHECKOUT, Stack, StackOptions
@@ -72,6 +72,13 @@ def _parse_arguments() -> argparse.Namespace:
         help="folder with your photos: they stay where they are. Give it again to add new ones. "
         "Without it, at the first start, sample pictures are drawn",
     )
+    parser.add_argument(
+        "--label-config",
+        choices=LABEL_CONFIGS,
+        default=LABEL_CONFIGS[0],
+        help="what a new project asks with: boxes adds suspected damage and a line with the reason, russian is the "
+        "same in Russian (default: %(default)s). A project that is there keeps its own",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", default=CHECKOUT / ".carcond", help="where all data goes")
     parser.add_argument("--port", type=_port, default=8080, help="of Label Studio (default: %(default)s)")
     parser.add_argument("--backend-port", type=_port, default=9090, help="of the backend (default: %(default)s)")
@@ -125,7 +132,7 @@ def _prepare_project(stack: Stack, arguments: argparse.Namespace) -> _Place:
     known: dict[str, int] = json.loads(state_path.read_text()) if state_path.exists() else {}
     # Drawings never get among somebody's photos: they have a project of their own.
     kind = "photos" if arguments.photos or "photos" in known else "samples"
-    project_id, _ = find_or_create_project(stack.api(), _TITLES[kind], known.get(kind))
+    project_id, _ = find_or_create_project(stack.api(), _TITLES[kind], known.get(kind), arguments.label_config)
     state_path.write_text(json.dumps(known | {kind: project_id}) + "\n")
     follow_links(stack.api(), stack.photos_root)
     folder = _sample_folder(arguments.data) if kind == "samples" else arguments.photos

@@ -126,9 +126,13 @@ class FakeLabelStudio(LabelStudioApi):
         (prediction,) = self.predictions_of(task_id)
         return prediction
 
+    def result(self, task_id: int) -> list[dict[str, Any]]:
+        """Regions of the only prediction of a task."""
+        return self._tasks[task_id].results[self.prediction(task_id).id]
+
     def words(self, task_id: int) -> dict[str, str]:
         """What the only prediction of a task says: tag -> word."""
-        result = self._tasks[task_id].results[self.prediction(task_id).id]
+        result = self.result(task_id)
         return {region["from_name"]: region["value"]["choices"][0] for region in result}
 
     def errors(self, task_id: int) -> list[str]:

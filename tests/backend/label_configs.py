@@ -46,6 +46,19 @@ DAMAGE_ONLY = """<View>
   <Choices name="damage" toName="image" choice="single"><Choice value="intact"/><Choice value="damaged"/></Choices>
 </View>"""
 
+BOXES = """<View>
+  <Image name="image" value="$image"/>
+  <Choices name="cleanliness" toName="image" choice="single">
+    <Choice value="clean"/><Choice value="slightly dirty"/><Choice value="very dirty"/>
+  </Choices>
+  <Choices name="damage" toName="image" choice="single"><Choice value="intact"/><Choice value="damaged"/></Choices>
+  <RectangleLabels name="parts" toName="image">
+    <Label value="wheel"/><Label value="Damage" alias="hit"/>
+  </RectangleLabels>
+  <TextArea name="remark" toName="image"/>
+  <TextArea name="carcond" toName="image" editable="false" maxSubmissions="1"/>
+</View>"""
+
 ALL = {"english": ENGLISH, "russian": RUSSIAN, "reordered": REORDERED, "renamed": RENAMED}
 
 

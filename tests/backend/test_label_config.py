@@ -1,11 +1,11 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import backend
-from backend.label_config import bind_label_config
+from backend.label_config import BoxBinding, bind_label_config
+from backend.provision import LABEL_CONFIGS, shipped_label_config
 from carcond.errors import LabelConfigError
+from carcond.suspected_box import Box
 from carcond.taxonomy import TASKS
 from tests.backend import label_configs
 
@@ -229,10 +229,70 @@ def test_an_image_without_a_field_is_refused() -> None:
         )
 
 
-def test_the_projects_own_config_binds_both_tasks_with_all_classes() -> None:
-    label_config = (Path(backend.__file__).parent / "label_config.xml").read_text(encoding="utf-8")
-    binding = bind_label_config(label_config)
+@pytest.mark.parametrize("name", LABEL_CONFIGS)
+def test_a_shipped_config_binds_both_tasks_with_all_classes(name: str) -> None:
+    binding = bind_label_config(shipped_label_config(name))
     assert {task: set(b.word_by_class) for task, b in binding.choices.items()} == {
         t.key: set(t.class_keys) for t in TASKS
     }
     assert binding.unknown_words == ()
+    assert (binding.boxes is not None, binding.reason_to) == ((False, "") if name == "plain" else (True, "image"))
+    assert binding.language == ("ru" if name == "russian" else "en")
+
+
+def test_the_first_label_for_damage_takes_boxes_and_only_our_own_line_the_reason() -> None:
+    binding = bind_label_config(label_configs.BOXES)
+    assert binding.boxes == BoxBinding("parts", "image", "hit")
+    assert binding.reason_to == "image"
+    assert bind_label_config(label_configs.RENAMED).reason_to == ""
+
+
+def test_boxes_are_not_suggested_where_damage_is_not_asked_for() -> None:
+    tags = """<RectangleLabels name="b" toName="image"><Label value="damaged"/></RectangleLabels>
+        <Choices name="c" toName="image"><Choice value="clean"/><Choice value="very dirty"/></Choices>"""
+    assert bind_label_config(config(tags)).boxes is None
+    with pytest.raises(ValueError, match="tag for boxes"):
+        bind_label_config(config(tags)).box_region(Box(0, 0, 1, 1), 0.9)
+
+
+@pytest.mark.parametrize("label_config", [label_configs.BOXES, shipped_label_config("russian")])
+def test_a_box_and_a_reason_are_valid_in_label_studios_own_eyes(label_config: str) -> None:
+    binding = bind_label_config(label_config)
+    regions = [binding.box_region(Box(0.25, 0.5, 0.125, 0.3), 0.9), binding.reason_region("carcond-0007: damaged 90 %")]
+    prediction = {"result": binding.result(ONE_BY_ONE[1]) + regions, "score": 0.5, "model_version": "carcond-0007"}
+    assert label_configs.prediction_errors(label_config, prediction) == []
+    assert regions[0]["value"] | {"x": 25, "y": 50, "width": 12.5, "height": 30} == regions[0]["value"]
+
+
+def boxed(word: str = "hit", origin: str = "prediction") -> dict[str, Any]:
+    value = {"x": 1, "y": 1, "width": 9, "height": 9, "rectanglelabels": [word]}
+    return {"from_name": "parts", "to_name": "image", "type": "rectanglelabels", "value": value, "origin": origin}
+
+
+REASON = {"from_name": "carcond", "to_name": "image", "type": "textarea", "value": {"text": ["damaged"]}}
+
+
+@pytest.mark.parametrize("answer", ["intact", "damaged"])
+def test_beside_an_answer_a_suggested_box_that_nobody_touched_says_nothing(answer: str) -> None:
+    binding = bind_label_config(label_configs.BOXES)
+    for result in ([boxed("damaged"), choices("damage", answer)], [choices("damage", answer), boxed("damaged")]):
+        assert binding.labels(result) == {"damage": answer}
+
+
+@pytest.mark.parametrize("origin", ["prediction-changed", "manual"])
+def test_a_box_that_was_drawn_or_moved_contradicts_intact(origin: str) -> None:
+    binding = bind_label_config(label_configs.BOXES)
+    assert binding.labels([choices("damage", "intact"), boxed("damaged", origin)]) == {}
+    assert binding.labels([choices("damage", "damaged"), boxed("damaged", origin)]) == {"damage": "damaged"}
+
+
+def test_a_box_that_was_left_in_a_submitted_annotation_without_an_answer_states_damage() -> None:
+    binding = bind_label_config(label_configs.BOXES)
+    assert binding.labels([choices("cleanliness", "clean"), boxed("damaged")]) == {
+        "cleanliness": "clean",
+        "damage": "damaged",
+    }
+
+
+def test_the_reason_is_never_a_label() -> None:
+    assert bind_label_config(label_configs.BOXES).labels([REASON]) == {}

@@ -7,7 +7,7 @@ from carcond.head_fitting import fit_heads
 from carcond.heads import Heads, joint_confidence
 from carcond.selection import EXPLORATION_SLOT
 from carcond.settings import Settings
-from tests.backend.label_configs import DAMAGE_ONLY, ENGLISH
+from tests.backend.label_configs import BOXES, DAMAGE_ONLY, ENGLISH
 
 COUNT, DIMENSION = 120, 8
 SETTINGS = Settings(typical_photos=10)
@@ -161,3 +161,32 @@ def test_the_chosen_class_is_the_most_probable_one() -> None:
         {"cleanliness": ("slightly_dirty", 0.5), "damage": ("damaged", 0.6)},
         {"cleanliness": ("clean", 0.9), "damage": ("intact", 0.7)},
     ]
+
+
+def reasons(ranked: RankedPool) -> dict[int, str]:
+    return {d.task_id: d.result[-1]["value"]["text"][0] for d in (*ranked.queue, *ranked.rest)}
+
+
+def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chosen(heads: Heads) -> None:
+    pool = make_pool()
+    binding = bind_label_config(BOXES)
+    ranked = rank_pool(pool, heads, "carcond-0001", binding, SETTINGS)
+    lines, probabilities = reasons(ranked), heads.probabilities(pool.embeddings)
+    doubts = {task: np.sort(rows)[:, -2] - np.sort(rows)[:, -1] + 1 for task, rows in probabilities.items()}
+    means = {task: doubt[pool.unlabelled].mean() for task, doubt in doubts.items()}
+    for draft in ranked.queue:
+        position = draft.task_id - 1
+        most = max(doubts, key=lambda task: doubts[task][position] / means[task])
+        wanted = "Drawn at random" if draft.slot == EXPLORATION_SLOT else f"Chosen because uncertain about {most}."
+        assert wanted in lines[draft.task_id]
+    assert {line.rpartition("about ")[2] for line in lines.values()} >= {"damage.", "cleanliness."}
+    assert not any("Chosen" in lines[draft.task_id] for draft in ranked.rest)
+
+
+def test_typical_photos_tell_that_they_are(heads: Heads) -> None:
+    for model in (heads, None):
+        ranked = rank_pool(make_pool(labelled=5), model, "carcond-0001", bind_label_config(BOXES), SETTINGS)
+        lines = reasons(ranked)
+        chosen = [lines[draft.task_id] for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
+        assert chosen
+        assert all("typical" in line for line in chosen)

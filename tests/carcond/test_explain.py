@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ from PIL import ExifTags, Image
 
 from carcond.encoder import Encoder
 from carcond.errors import UnreadableImageError
-from carcond.explain import activation_map, explain, explain_photo
+from carcond.explain import Explanation, activation_map, explain, explain_photo
 from carcond.head_fitting import fit_heads
 from carcond.heads import Heads
 from carcond.images import to_pixels
+from carcond.suspected_box import suspected_box
 from carcond.taxonomy import TASKS
 from tests.conftest import TINY_DIMENSION
 
@@ -104,3 +106,17 @@ def test_a_photo_that_was_held_upright_is_shown_upright(encoder: Encoder, heads:
 def test_bytes_that_are_no_photo_are_refused(encoder: Encoder, heads: Heads) -> None:
     with pytest.raises(UnreadableImageError):
         explain_photo(b"no photo", encoder, heads, LIMIT)
+
+
+def test_damage_is_suspected_where_the_map_says_and_only_when_it_is_predicted(encoder: Encoder, heads: Heads) -> None:
+    explanation = explain_photo(photo_bytes(), encoder, heads, LIMIT)
+    evidence = np.full((4, 4), -1, np.float32)
+    evidence[1, 2] = 3
+    answers = [
+        replace(explanation.answers["damage"], class_index=k, activation=evidence - np.float32(0.5), bias=0.5)
+        for k in (0, 1)
+    ]
+    intact, damaged = (Explanation(explanation.photo, {"damage": answer}) for answer in answers)
+    assert intact.suspected_damage is None
+    assert damaged.suspected_damage == suspected_box(evidence) is not None
+    assert Explanation(explanation.photo, {}).suspected_damage is None

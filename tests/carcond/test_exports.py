@@ -214,3 +214,21 @@ def test_a_word_without_a_class_is_told_in_a_flat_column_that_holds_answers(tmp_
         {"image": "b.jpg", "dirt": "Испорчен", "note": "old"},
     ]
     assert [task.unknown_words for task in read_export(write(tmp_path / "f.json", flat))] == [[], ["Испорчен"]]
+
+
+@pytest.mark.parametrize("answer", ["Целый", "Битый"])
+def test_beside_an_answer_a_suggested_box_that_nobody_touched_says_nothing(tmp_path: Path, answer: str) -> None:
+    untouched = box("Битый") | {"origin": "prediction"}
+    task = {"id": 1, "data": {"image": "a.jpg"}, "annotations": [annotation(1, untouched, choice(answer))]}
+    (read,) = read_export(write(tmp_path / "export.json", [task]))
+    assert read.opinions[0].classes == {"damage": "intact" if answer == "Целый" else "damaged"}
+    assert read.annotations[0].contradictions == {}
+
+
+def test_a_box_that_was_moved_contradicts_and_one_left_alone_states_damage(tmp_path: Path) -> None:
+    moved, left = box("Битый") | {"origin": "prediction-changed"}, box("Битый") | {"origin": "prediction"}
+    annotations = [annotation(1, moved, choice("Целый")), annotation(2, left, choice("Чистый"), by=2)]
+    task = {"id": 1, "data": {"image": "a.jpg"}, "annotations": annotations}
+    (read,) = read_export(write(tmp_path / "export.json", [task]))
+    assert read.annotations[0].contradictions == {"damage": ("damaged", "intact")}
+    assert read.annotations[1].opinion.classes == {"cleanliness": "clean", "damage": "damaged"}

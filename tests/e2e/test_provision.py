@@ -10,7 +10,7 @@ import pytest
 from backend.backend_address import BackendAddress
 from backend.label_config import bind_label_config
 from backend.labelstudio import LabelStudioApi
-from backend.provision import SAMPLING, default_label_config, find_or_create_project, provision
+from backend.provision import SAMPLING, find_or_create_project, provision, shipped_label_config
 from backend.webhooks import WEBHOOK_ACTIONS, read_webhooks
 from carcond.errors import LabelConfigError, LabelStudioError
 from carcond.taxonomy import TASKS
@@ -199,8 +199,8 @@ def test_a_wrong_token_is_told_with_the_setting_to_look_at(stack: Stack, title: 
     stranger.close()
 
 
-def test_the_default_label_config_is_understood_whole_and_keeps_the_english_words() -> None:
-    binding = bind_label_config(default_label_config())
+def test_the_shipped_label_config_is_understood_whole_and_keeps_the_english_words() -> None:
+    binding = bind_label_config(shipped_label_config())
     assert binding.unknown_words == ()
     for task in TASKS:
         assert binding.choices[task.key].word_by_class == {c.key: c.en for c in task.classes}

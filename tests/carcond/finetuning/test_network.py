@@ -16,9 +16,11 @@ from carcond.car_head import CAR_CLASSES, CAR_HEAD_NAME, CLASS_COUNT
 from carcond.encoder import Encoder, encoder_directory, find_encoder, use_encoder
 from carcond.encoder_card import read_card
 from carcond.errors import EncoderError, WeightsUnavailableError
+from carcond.explain import activation_map
 from carcond.finetuning import network, network_weights
 from carcond.finetuning.network import TwoHeadNetwork, build_encoder, export_encoder
 from carcond.finetuning.network_weights import Backbone, load_backbone, load_backbone_or_fallback
+from carcond.heads import Head
 from carcond.taxonomy import TASKS
 
 pytestmark = pytest.mark.slow
@@ -73,6 +75,30 @@ def test_the_logits_are_the_heads_on_the_embedding() -> None:
             head = two_heads.heads[task.key]
             assert isinstance(head, torch.nn.Linear)
             torch.testing.assert_close(logits[task.key], embedding @ head.weight.T + head.bias)
+
+
+def test_an_activation_map_is_grad_cam_as_torch_computes_it(tmp_path: Path) -> None:
+    """Grad-CAM (arXiv 1610.02391) averages gradients over the places, so it is smaller by their number."""
+    two_heads = TwoHeadNetwork(backbone := load_backbone(SMALL, "random")).eval()
+    encoder = Encoder.load(export_encoder(backbone, tmp_path), threads=1)
+    pixels = torch.randn(1, 3, encoder.spec.size, encoder.spec.size, generator=torch.Generator().manual_seed(1))
+    served = encoder.encode(pixels.numpy()).feature_maps[0]
+    for task in TASKS:
+        linear = two_heads.heads[task.key]
+        assert isinstance(linear, torch.nn.Linear)
+        weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+        for k in range(len(task.classes)):
+            seen: list[torch.Tensor] = []
+            hook = two_heads.backbone.register_forward_hook(lambda *call, seen=seen: seen.append(call[2]))
+            logit = two_heads(pixels)[task.key][0, k]
+            hook.remove()
+            (gradient,) = torch.autograd.grad(logit, seen[0])
+            grad_cam = (gradient.mean(dim=(2, 3), keepdim=True) * seen[0]).sum(dim=1)[0].relu().detach().numpy()
+            activation = activation_map(Head(task, weight, bias, 1.0, False), served, k)
+            difference = np.abs(np.maximum(activation, 0) / activation.size - grad_cam).max()
+            assert difference <= 1e-3 * np.abs(activation).max() / activation.size
+            assert activation.mean() + bias[k] == pytest.approx(logit.item(), abs=1e-3)
+            assert np.abs(activation).max() > 0
 
 
 def test_all_layers_can_be_trained() -> None:

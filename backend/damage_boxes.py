@@ -1,0 +1,62 @@
+"""Boxes around suspected damage in predictions, where a project's label config has room for them.
+
+A box needs the feature map, which is too large to be kept for a whole pool: the photo is fetched and encoded again.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from backend.label_config import LabelBinding
+from backend.labelstudio import PredictionDraft
+from backend.services import Services
+from carcond.errors import CarcondError
+from carcond.explain import explain_photo
+from carcond.heads import Heads
+from carcond.suspected_box import Box
+from carcond.taxonomy import DAMAGE, DAMAGED
+
+logger = logging.getLogger(__name__)
+
+
+class DamageBoxes:
+    """Draws boxes for one version and label config. Threads may share it."""
+
+    def __init__(self, services: Services, binding: LabelBinding, heads: Heads | None) -> None:
+        self._services = services
+        self._binding = binding
+        self._heads = heads if binding.boxes else None
+
+    def drawn(self, draft: PredictionDraft, urls: Mapping[int, str]) -> PredictionDraft:
+        """A draft with the box that belongs to it, if any.
+
+        Args:
+            draft: to be written to Label Studio.
+            urls: task id -> address of the photo.
+        """
+        return replace(draft, result=self.with_box(draft.result, urls.get(draft.task_id, "")))
+
+    def with_box(self, result: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
+        """The regions of a prediction, with a box when they say that the car is damaged.
+
+        A photo that cannot be had costs the box only, with a line in the log.
+        """
+        if self._heads is None or self._binding.labels(result).get(DAMAGE.key) != DAMAGED:
+            return result
+        try:
+            box = self._box(url, self._heads)
+        except CarcondError as error:
+            logger.warning("no box: %s", error)
+            return result
+        return [*result, self._binding.box_region(box, _confidence(result, self._binding))] if box else result
+
+    def _box(self, url: str, heads: Heads) -> Box | None:
+        encoder = self._services.encoder(heads.encoder_id)
+        data = self._services.photos.fetch(url)
+        return explain_photo(data, encoder, heads, self._services.settings.max_photo_pixels).suspected_damage
+
+
+def _confidence(result: list[dict[str, Any]], binding: LabelBinding) -> float:
+    tag = binding.choices[DAMAGE.key].from_name
+    return next(float(region["score"]) for region in result if region["from_name"] == tag)

@@ -1,0 +1,92 @@
+"""What a picture of the activation costs on top of a prediction, in one process and side by side."""
+
+import statistics
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from carcond.encoder import Encoder
+from carcond.explain import explain
+from carcond.heads import FloatArray, Head, Heads
+from carcond.images import decode_photo, to_pixels
+from carcond.taxonomy import TASKS
+
+_SIZE = (1280, 960)
+_ROUNDS = 100
+_MAX_PIXELS = 10_000_000
+
+
+def bench_explain(encoder: Encoder) -> dict[str, Any]:
+    """Milliseconds of each step for a photo of 1280x960 pixels (median, p90), with heads of made-up weights.
+
+    The steps take turns, so that what else the machine does meets all of them alike.
+    """
+    heads, data = _heads(encoder), _photo()
+    photo = decode_photo(data, target=encoder.spec.size, max_pixels=_MAX_PIXELS)
+    feature_map = encoder.encode(to_pixels(photo, encoder.spec)[np.newaxis]).feature_maps[0]
+
+    def see() -> tuple[Image.Image, FloatArray]:
+        seen = decode_photo(data, target=encoder.spec.size, max_pixels=_MAX_PIXELS)
+        return seen, encoder.encode(to_pixels(seen, encoder.spec)[np.newaxis]).feature_maps[0]
+
+    def predict_from(kept: FloatArray) -> None:
+        heads.probabilities(kept.mean(axis=(1, 2))[np.newaxis])
+
+    steps: dict[str, Callable[[], object]] = {
+        "prediction, feature map kept": lambda: predict_from(feature_map),
+        "prediction and overlay, feature map kept": lambda: explain(photo, feature_map, heads).overlay("damage"),
+        "prediction, from the file": lambda: predict_from(see()[1]),
+        "prediction and overlay, from the file": lambda: explain(*see(), heads).overlay("damage"),
+        "both overlays, feature map kept": lambda: explain(photo, feature_map, heads).picture,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(_ROUNDS):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            taken[name].append(1000 * (time.perf_counter() - began))
+    rows = [
+        {"step": name, "median_ms": round(statistics.median(ms), 2), "p90_ms": round(float(np.quantile(ms, 0.9)), 2)}
+        for name, ms in taken.items()
+    ]
+    medians = [statistics.median(ms) for ms in taken.values()]
+    return {
+        "encoder": encoder.encoder_id,
+        "overlay_on_kept_ms": round(medians[1] - medians[0], 2),
+        "overlay_and_encoding_ms": round(medians[3] - medians[0], 2),
+        "rows": rows,
+    }
+
+
+def _heads(encoder: Encoder) -> Heads:
+    generator = np.random.default_rng(0)
+    return Heads(
+        encoder.encoder_id,
+        {
+            task.key: Head(
+                task,
+                generator.normal(size=(len(task.classes), encoder.dimension)).astype(np.float32),
+                np.zeros(len(task.classes), np.float32),
+                1.0,
+                cross_fitted=False,
+            )
+            for task in TASKS
+        },
+    )
+
+
+def _photo() -> bytes:
+    """A JPEG with as much detail as a photo has: clouds of noise of several sizes."""
+    generator = np.random.default_rng(0)
+    sizes = [(5, 4), (40, 30), (320, 240), (1280, 960)]
+    layers = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)).resize(_SIZE) for w, h in sizes]
+    mixed = sum(
+        np.asarray(layer, np.float32) * share for layer, share in zip(layers, (0.5, 0.3, 0.15, 0.05), strict=True)
+    )
+    file = BytesIO()
+    Image.fromarray(np.asarray(mixed, np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
