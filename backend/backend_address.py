@@ -42,7 +42,7 @@ def default_backend_url() -> str:
 
 
 def refusal_advice(text: str, backend: BackendAddress) -> str:
-    """What to do about Label Studio's refusal of a backend or a webhook, as its `text` tells."""
+    """What to do about Label Studio's refusal of a backend or a webhook, as its `text` tells; empty: nothing known."""
     if "reserved network address" in text:
         host = urlsplit(backend.url).hostname or ""
         lines = opening_lines(host)
@@ -64,4 +64,4 @@ def refusal_advice(text: str, backend: BackendAddress) -> str:
         )
     if "health check failed" in text:
         return f"Label Studio cannot reach it at {backend.url}. Is it running, and is that its name for Label Studio?"
-    return "Label Studio refused"
+    return ""

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Final
@@ -171,6 +171,17 @@ class JobQueue:
 
 
 @contextmanager
+def turns_held(queue: JobQueue, project_id: int) -> Iterator[None]:
+    """Keep workers from writing into a project. Without Redis they cannot begin to."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(queue.lock(project_id))
+        except QueueUnavailableError as error:
+            logger.warning("project %d: its jobs are not held: %s", project_id, error)
+        yield
+
+
+@contextmanager
 def redis_errors() -> Iterator[None]:
     """Redis's own errors become `QueueUnavailableError`."""
     try:
@@ -204,7 +215,8 @@ def get_job_queue() -> JobQueue:
 
 
 def run_turn(project_id: int) -> dict[str, Any]:
-    """RQ job: one turn of a project's loop. Returns the turn's report."""
+    """RQ job: one turn of a project's loop. Returns the turn's report, nothing for a project that was let go."""
+    from backend.connection_changes import is_released  # noqa: PLC0415
     from backend.finetune_jobs import begin_if_grown  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415 - the web process enqueues turns and never runs one
     from backend.services import get_services  # noqa: PLC0415
@@ -214,6 +226,8 @@ def run_turn(project_id: int) -> dict[str, Any]:
     time.sleep(queue.settings.debounce_s)
     with queue.lock(project_id):
         queue.begin(TURNS, project_id)
+        if is_released(get_services().store, project_id):
+            return {}
         report = Loop(get_services(), project_id, _write_progress).turn()
     if report.photos_left:
         queue.nudge(project_id)
@@ -231,12 +245,15 @@ def run_turn(project_id: int) -> dict[str, Any]:
 
 def run_refresh(project_id: int) -> int:
     """RQ job: move the other predictions of a project to the serving version. Returns how many are left."""
+    from backend.connection_changes import is_released  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
 
     queue = get_job_queue()
     with queue.lock(project_id):
         news = queue.begin(REFRESHES, project_id)
+        if is_released(get_services().store, project_id):
+            return 0
         left = Loop(get_services(), project_id, _write_progress).refresh(lambda: queue.is_interrupted(project_id, news))
     if left:
         queue.enqueue_refresh(project_id)

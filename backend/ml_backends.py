@@ -21,7 +21,7 @@ def find_ours(backends: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def is_connected(row: dict[str, Any], backend: BackendAddress) -> bool:
     """Whether Label Studio reaches a backend at this address, with this user and password: it has just tried."""
-    return (row["url"], row["state"], row["auth_method"]) == (backend.url, "CO", _auth_method(backend))
+    return (row["url"], row["state"], row["auth_method"]) == (backend.url, "CO", auth_method(backend))
 
 
 def save_backend(
@@ -37,7 +37,7 @@ def save_backend(
         "title": BACKEND_TITLE,
         "url": backend.url,
         "is_interactive": False,
-        "auth_method": _auth_method(backend),
+        "auth_method": auth_method(backend),
     }
     if backend.user:
         body |= {"basic_auth_user": backend.user, "basic_auth_pass": backend.password}
@@ -47,7 +47,7 @@ def save_backend(
         else:
             api.request("PATCH", f"/api/ml/{ours['id']}", json=body)
     except LabelStudioError as error:
-        advice = refusal_advice(str(error), backend)
+        advice = refusal_advice(str(error), backend) or "Label Studio refused"
         raise LabelStudioError(f"the backend could not be connected: {advice} ({error})", error.status) from error
 
 
@@ -56,5 +56,6 @@ def remove_backend(api: LabelStudioApi, row: dict[str, Any]) -> None:
     api.request("DELETE", f"/api/ml/{row['id']}")
 
 
-def _auth_method(backend: BackendAddress) -> str:
+def auth_method(backend: BackendAddress) -> str:
+    """Label Studio's word for how it introduces itself to the backend."""
     return "BASIC_AUTH" if backend.user else "NONE"

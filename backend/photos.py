@@ -66,7 +66,8 @@ class PhotoFetcher:
             return url
         raise PhotoFetchError(
             f"photos are fetched from Label Studio and from CARCOND_PHOTO_HOSTS only; {parts.hostname!r} is neither. "
-            "If it is Label Studio's own name in browsers, set LABEL_STUDIO_HOST to it"
+            "If it is Label Studio's own name in browsers, set LABEL_STUDIO_HOST to it",
+            host=parts.hostname,
         )
 
     def _at_label_studio(self, parts: SplitResult) -> str:

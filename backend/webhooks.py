@@ -67,7 +67,7 @@ def _create(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> No
     except LabelStudioError as error:
         raise LabelStudioError(
             f"the webhook to {backend.webhook_url}, which tells of new labels, cannot be made: "
-            f"{refusal_advice(str(error), backend)} ({error})",
+            f"{refusal_advice(str(error), backend) or 'Label Studio refused'} ({error})",
             error.status,
         ) from error
 

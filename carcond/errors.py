@@ -20,6 +20,7 @@ CarcondError
 ├── ModelMirrorError       models cannot be exchanged with the object store
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
+├── ConnectionRecordError  a project cannot be connected, or has no record to undo
 ├── PhotoFetchError        a photo could not be downloaded, or may not be
 └── QueueUnavailableError  Redis could not be reached
 """
@@ -113,18 +114,26 @@ class LabelStudioError(CarcondError):
         self.status = status
 
 
+class ConnectionRecordError(CarcondError):
+    """A project cannot be connected as it is, or there is no record by which to take its connection back."""
+
+
 class PhotoFetchError(CarcondError):
     """A photo could not be downloaded, or comes from a place we may not fetch from.
 
     Attributes:
         transient: whether asking again later may help.
         status: the HTTP status of the refusal; None when there was no answer, or none was asked for.
+        host: from which photos may not be fetched; None when that was not the reason.
     """
 
-    def __init__(self, message: str, transient: bool = False, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, transient: bool = False, status: int | None = None, host: str | None = None
+    ) -> None:
         super().__init__(message)
         self.transient = transient
         self.status = status
+        self.host = host
 
 
 class QueueUnavailableError(CarcondError):

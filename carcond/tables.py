@@ -1,9 +1,11 @@
 """The tables of the store.
 
 Label Studio is the truth about tasks, annotations and predictions; their tables here are a mirror
-that a full read can make anew. Only a photo's side of the split is ours alone, so photos are never
-deleted, only marked as gone: a photo that comes back finds its side again.
+that a full read can make anew. Ours alone are the record of connections and a photo's side of the split, so photos
+are never deleted, only marked as gone: a photo that comes back finds its side again.
 """
+
+from typing import Any
 
 from sqlalchemy import JSON, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -86,3 +88,18 @@ class PredictionRow(Base):
     model_version: Mapped[str]
     score: Mapped[float | None]
     slot: Mapped[int | None]
+
+
+class Connection(Base):
+    """What connecting changed in a Label Studio project; rows that are not undone are what `--undo` takes back."""
+
+    __tablename__ = "connection"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(index=True)
+    # Moments are ISO 8601 in UTC.
+    made_at: Mapped[str]
+    made_by: Mapped[str]
+    # In the order in which they were made: `backend.connection_changes.Change` as JSON.
+    changes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    undone_at: Mapped[str | None]
+    undone_by: Mapped[str | None]

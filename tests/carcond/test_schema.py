@@ -160,7 +160,7 @@ def test_an_upgraded_store_can_be_written(url: str, old_store: Engine) -> None:
 def test_a_store_with_all_columns_and_no_revision_is_stamped(url: str, engine: Engine, old_store: Engine) -> None:
     open_database(url).dispose()
     before = contents(engine)
-    run(engine, "DROP TABLE alembic_version")
+    run(engine, "DROP TABLE alembic_version", "DROP TABLE connection")
     open_database(url).dispose()
     assert contents(engine) == before
 
