@@ -6,6 +6,7 @@ import sys
 import typer
 
 from backend.commands.backup import backup
+from backend.commands.connect import connect
 from backend.commands.doctor import doctor
 from backend.commands.encoder import encoder
 from backend.commands.explain import explain
@@ -20,7 +21,7 @@ from backend.commands.versions import versions
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-for command in (encoder, doctor, explain, status, simulate, quality, review, backup, restore, train, finetune):
+for command in (encoder, connect, doctor, explain, status, simulate, quality, review, backup, restore, train, finetune):
     app.command()(command)
 app.add_typer(versions, name="versions")
 

@@ -67,8 +67,8 @@ def _of_others(project: ProjectInfo, facts: Mapping[str, Any]) -> Iterator[str]:
         )
     if facts["own_predictions"]:
         yield (
-            f"{facts['own_predictions']} predictions of a carcond are here already: those of unlabelled photos are taken "
-            "over, and undo removes them"
+            f"{facts['own_predictions']} predictions of a carcond are here already: those of unlabelled photos are "
+            "taken over, and undo removes them"
         )
     if project.model_version and not is_ours(project.model_version) and not facts["labelled"]:
         yield (

@@ -1,6 +1,7 @@
 """Taking a connection back: what its record says is put as it was, unless somebody has changed it since."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,13 +17,14 @@ from backend.connection_changes import (
     open_records,
     present_state,
 )
+from backend.jobs import JobQueue, turns_held
 from backend.labelstudio import LabelStudioApi, LabelStudioTask
 from backend.ml_backends import BACKEND_TITLE, read_backends, remove_backend
 from backend.review import TAB, clear_review
 from backend.services import Services
 from backend.tabs import read_tabs
 from backend.webhooks import read_webhooks, remove_webhook
-from carcond.errors import ConnectionRecordError, LabelStudioError
+from carcond.errors import ConnectionRecordError, LabelStudioError, QueueUnavailableError
 from carcond.registry import is_ours
 
 Progress = Callable[[int, int], None]
@@ -123,22 +125,39 @@ def _ours(task: LabelStudioTask) -> list[int]:
     return [prediction.id for prediction in task.predictions if is_ours(prediction.model_version)]
 
 
-def undo(services: Services, plan: UndoPlan, by: str, progress: Progress) -> list[Step]:
-    """Carry out a plan, serve the project no longer, and close its records. Labels, versions and photos stay.
+def disconnect(
+    services: Services, queue: JobQueue, project_id: int, by: str, progress: Progress
+) -> tuple[UndoPlan, list[Step]]:
+    """Take a connection back, serve the project no longer, and close its records. Labels, versions and photos stay.
 
-    To be done while no turn of the project runs. What it was cut off in is finished by doing it again.
+    What it was cut off in is finished by doing it again.
+
+    Args:
+        services: of this process.
+        queue: of jobs; without Redis no job can begin, and it goes on.
+        project_id: the project.
+        by: who asked for it.
+        progress: told how much is read, and then removed, of how much.
 
     Returns:
-        The steps that Label Studio did not allow: what was there before is gone.
+        What was done, and the steps that Label Studio did not allow: what was there before is gone.
+
+    Raises:
+        ConnectionRecordError: there is no record, or it was undone already.
+        LabelStudioError: Label Studio refused or is not there.
     """
-    if plan.review:
-        clear_review(services.api, plan.project_id)
-    refused = _restore(services.api, plan.project_id, [step for step in plan.steps if step.action == "restore"])
-    _remove_predictions(services.api, plan, progress)
-    services.store.retire_project(plan.project_id)
-    for record in open_records(services.store, plan.project_id):
-        close_record(services.store, record, by)
-    return refused
+    with suppress(QueueUnavailableError):
+        queue.nudge(project_id)  # a long refresh gives way; the turn finds the project let go
+    with turns_held(queue, project_id):
+        plan = plan_undo(services, project_id, progress)
+        if plan.review:
+            clear_review(services.api, project_id)
+        refused = _restore(services.api, project_id, [step for step in plan.steps if step.action == "restore"])
+        _remove_predictions(services.api, plan, progress)
+        services.store.retire_project(project_id)
+        for record in open_records(services.store, project_id):
+            close_record(services.store, record, by)
+    return plan, refused
 
 
 def take_back(api: LabelStudioApi, project_id: int, changes: Sequence[Change]) -> None:
@@ -155,10 +174,13 @@ def _steps(api: LabelStudioApi, project_id: int, changes: Sequence[Change]) -> l
     steps = []
     for change in reversed(changes):
         current = state.get(change.place)
-        if change.kind != "setting" and current is not None and change.before is None:
-            action: Literal["restore", "done", "leave"] = "restore"  # what points at our backend is ours
-        elif current == change.before:
+        action: Literal["restore", "done", "leave"]
+        if current == change.before:
             action = "done"
+        elif change.kind != "setting" and change.before is None:
+            action = "restore"  # what points at our backend is ours
+        elif change.kind == "backend":
+            action = "leave"  # what it had for a password is not known
         else:
             action = "restore" if is_as_changed(change, current) else "leave"
         steps.append(Step(change, current, action))

@@ -1,13 +1,12 @@
 """`carcond versions`: what was fitted, what serves and why, and going back."""
 
-import getpass
 import json
-import os
 import sys
 from typing import Annotated
 
 import typer
 
+from backend.commands.person import this_person
 from backend.versions_view import version_facts, versions_table
 from carcond.card_values import plain
 from carcond.errors import RegistryError
@@ -108,7 +107,9 @@ def _change(project: int, version: Version, action: Action, why: str, by: str, a
 
     if not why.strip():
         raise typer.BadParameter("expected a reason, for those who find it in the record", param_hint="--why")
-    change = serve_version(get_services(), get_job_queue(), project, version, action=action, who=by or _user(), why=why)
+    change = serve_version(
+        get_services(), get_job_queue(), project, version, action=action, who=by or this_person(), why=why
+    )
     promotion, problem = change.promotion, change.problem
     if as_json:
         print(json.dumps({**promotion.facts(), "publishing": not problem}, indent=2))
@@ -129,10 +130,3 @@ def _in_words(promotion: Promotion) -> str:
     change = f"{done} from {before} to {version_name(promotion.version)}"
     # A person wrote these; they must not command a terminal.
     return f"{change} by {plain(promotion.who)}: {plain(promotion.why, 1000)}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return f"user {os.getuid()}"
