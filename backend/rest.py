@@ -143,7 +143,7 @@ class RestApi:
         if not overlay or photo.checks.faults:
             return photo, None
         file = BytesIO()
-        explain(photo.photo, photo.feature_map, version.heads).picture.save(file, "PNG")
+        explain(photo.photo, photo.feature_map, version.heads).picture.save(file, "PNG", compress_level=1)
         return photo, base64.b64encode(file.getvalue()).decode()
 
 

@@ -22,6 +22,7 @@ from carcond.settings import get_settings
 from scripts.bench_explain import bench_explain
 from scripts.bench_loop import bench_loop
 from scripts.bench_refit import bench_refit
+from scripts.bench_rest import bench_rest
 from scripts.bench_serving import bench_serving
 from scripts.ports import free_ports
 from scripts.preflight import StackError
@@ -70,6 +71,14 @@ def serving(as_json: JsonOption = False, models_dir: Annotated[Path | None, type
     with _stack(None, models_dir) as stack:
         report = bench_serving(stack)
     print(json.dumps(report)) if as_json else _print_rows("Serving", [_flat(report)])
+
+
+@app.command()
+def rest(as_json: JsonOption = False) -> None:
+    """Measure the JSON API: one caller, twenty at once, and Label Studio's routes beside them."""
+    with tempfile.TemporaryDirectory(prefix="carcond-bench-") as folder:
+        report = bench_rest(Path(folder))
+    print(json.dumps(report)) if as_json else _print_rows("The JSON API", [_flat(report)])
 
 
 @app.command()
