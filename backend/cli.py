@@ -11,6 +11,8 @@ from backend.commands.doctor import doctor
 from backend.commands.encoder import encoder
 from backend.commands.explain import explain
 from backend.commands.finetune import finetune
+from backend.commands.fleet import fleet
+from backend.commands.predict import predict
 from backend.commands.quality import quality
 from backend.commands.restore import restore
 from backend.commands.review import review
@@ -21,7 +23,12 @@ from backend.commands.versions import versions
 from carcond.errors import CarcondError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
-for command in (encoder, connect, doctor, explain, status, simulate, quality, review, backup, restore, train, finetune):
+for command in (
+    *(encoder, connect, doctor, status),
+    *(predict, explain, fleet),
+    *(simulate, quality, review, train, finetune),
+    *(backup, restore),
+):
     app.command()(command)
 app.add_typer(versions, name="versions")
 

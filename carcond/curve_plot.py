@@ -11,13 +11,13 @@ _METRICS = (("accuracy", "accuracy"), ("macro_f1", "macro-F1"), ("ece", "calibra
 
 
 def check_can_plot() -> None:
-    """Tell before a long run whether its curves can be drawn.
+    """Tell before a long run whether its plot can be drawn.
 
     Raises:
         PlotError: the package that draws is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise PlotError("drawing curves needs a package: pip install 'carcond[plots]'")
+        raise PlotError("drawing needs a package: pip install 'carcond[plots]'")
 
 
 def save_plot(report: Mapping[str, Any], path: Path) -> list[Path]:

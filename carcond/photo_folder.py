@@ -4,9 +4,27 @@ import re
 from functools import cached_property
 from pathlib import Path
 
+from carcond.errors import LabelTableError
 from carcond.exports import find_photo
 
+PHOTO_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+"""Of files that are taken for photos, in small letters."""
+
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+
+
+def photo_files(place: Path) -> list[Path]:
+    """The photos of a folder, those in folders inside it too, in order; or the one file that is named.
+
+    Raises:
+        LabelTableError: there is none.
+    """
+    if place.is_file():
+        return [place]
+    files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    if not files:
+        raise LabelTableError(f"expected photos ({', '.join(PHOTO_SUFFIXES)}) in {place}, found none")
+    return files
 
 
 class PhotoFolder:

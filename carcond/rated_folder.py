@@ -15,10 +15,9 @@ from carcond.heads import UNKNOWN, FloatArray, IntArray
 from carcond.images import LOOK_SIDE, decode_photo, look_at, perceptual_hash
 from carcond.label_table import Row, read_rows, task_labels
 from carcond.labels import merge_opinions
+from carcond.photo_folder import photo_files
 from carcond.quality import RatedPhoto
 from carcond.taxonomy import TASKS
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,7 @@ def rate_folder(
     Raises:
         LabelTableError: there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if not files:
-        raise LabelTableError(f"expected photos ({', '.join(sorted(_SUFFIXES))}) in {folder}, found none")
+    files = photo_files(folder)
     photos = []
     for done, file in enumerate(files, start=1):
         photos.append(_rate(file, str(file.relative_to(folder)), labels.get(file), max_pixels))

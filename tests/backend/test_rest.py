@@ -21,30 +21,16 @@ from backend import rest
 from backend.app import create_app
 from backend.openapi import openapi_document
 from backend.services import Services, get_services
-from carcond.encoder import Encoder, find_encoder
-from carcond.heads import Head, Heads
-from carcond.registry import Registry
-from carcond.taxonomy import TASKS
+from carcond.encoder import find_encoder
+from carcond.heads import Heads
 from tests.backend.conftest import MakeSettings
+from tests.backend.versions import write_version
 
 TOKEN = "token-of-the-shop-never-to-be-logged"
 TOKENS = f"shop:{hashlib.sha256(TOKEN.encode()).hexdigest()},yard:{hashlib.sha256(b'yard').hexdigest()}"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 MakeClient = Callable[..., FlaskClient]
-
-
-def write_version(models_dir: Path, project: int = 1) -> Heads:
-    """A serving version of fixed heads over the encoder in use."""
-    encoder = Encoder.load(find_encoder(models_dir), threads=1)
-    rng = np.random.default_rng(project)
-    by_task = {}
-    for task in TASKS:
-        weight = rng.normal(size=(len(task.classes), encoder.dimension)).astype(np.float32)
-        by_task[task.key] = Head(task, weight, np.zeros(len(task.classes), np.float32), 3.0, True)
-    registry, heads = Registry(models_dir, project), Heads(encoder.encoder_id, by_task)
-    registry.promote(registry.write(heads, {}, []))
-    return heads
 
 
 @pytest.fixture

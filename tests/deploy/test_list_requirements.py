@@ -56,9 +56,9 @@ def test_what_is_not_in_the_small_image_is_imported_by_nothing_that_it_runs() ->
     }
     assert "flask" in imported["backend/app.py"]
     assert not any("label_studio_sdk" in names for names in imported.values())
-    # `carcond simulate --plot`, which says so, and `carcond train`, which is not for this image.
+    # `--plot` of `carcond simulate` and `carcond fleet`, which say so, and `carcond train`, not for this image.
     drawing = {path for path, names in imported.items() if "matplotlib" in names}
-    assert drawing == {"carcond/curve_plot.py", "carcond/finetuning/training_curves.py"}
+    assert drawing == {"carcond/curve_plot.py", "carcond/fleet_plot.py", "carcond/finetuning/training_curves.py"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -1,0 +1,37 @@
+"""`carcond predict`: the condition that photos show."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    place: Annotated[Path, typer.Argument(metavar="PHOTO_OR_DIR", help="a photo, or a folder of photos")],
+    project: Annotated[int | None, typer.Option(help="number in Label Studio; needed when there are several")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="also write the table into this file")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Tell cleanliness and damage of photos, with the serving version of a project.
+
+    Example: carcond predict car.jpg
+
+    Example: carcond predict photos --project 1 --csv conditions.csv
+    """
+    from backend.condition_view import condition_rows, conditions_table, photo_facts  # noqa: PLC0415
+    from backend.csv_file import write_csv  # noqa: PLC0415
+    from backend.judge import Judge  # noqa: PLC0415
+    from backend.services import get_services  # noqa: PLC0415
+    from backend.simulation_view import progress_bar  # noqa: PLC0415
+    from carcond.photo_folder import photo_files  # noqa: PLC0415
+
+    files = photo_files(place)
+    judge = Judge.of(get_services(), project)
+    with progress_bar("looking at photos") as progress:
+        seen = judge.look_at_all(files, progress)
+    names = [str(file.relative_to(place)) if place.is_dir() else file.name for file in files]
+    facts = photo_facts(judge.project, judge.version.name, dict(zip(names, seen, strict=True)))
+    if csv_file:
+        write_csv(csv_file, condition_rows(facts))
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else conditions_table(facts))

@@ -1,0 +1,98 @@
+"""Which photos of a fleet there are, of which car or driver, and from which day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from carcond.errors import LabelTableError
+from carcond.label_table import Row, column_values, read_rows
+from carcond.photo_folder import photo_files
+
+KINDS = ("car", "driver")
+"""What photos may be summed up by: columns of the CSV file."""
+
+
+@dataclass(frozen=True)
+class FleetFile:
+    """One photo of a fleet.
+
+    Attributes:
+        name: as the file or the folder names it.
+        path: where it is.
+        subject: the car or driver that it is summed up under.
+        car: which car it shows: photos of one car and day are judged together.
+        day: on which it was taken; None when nobody knows.
+    """
+
+    name: str
+    path: Path
+    subject: str
+    car: str
+    day: date | None
+
+
+def read_fleet(place: Path, by: str) -> list[FleetFile]:
+    """The photos of a fleet.
+
+    Args:
+        place: a folder with a folder for each car (or driver), whose days come from the photos' EXIF data; or a CSV
+            file with the columns `file` (a path beside it), `car` or `driver` or both, and perhaps `date`
+            (2026-05-31, with or without a time).
+        by: "car" or "driver"; the folders are taken for these.
+
+    Raises:
+        LabelTableError: there are no photos, a column is missing, or a row is malformed.
+    """
+    return _read_folder(place) if place.is_dir() else _read_csv(place, by)
+
+
+def _read_folder(place: Path) -> list[FleetFile]:
+    files = []
+    for path in photo_files(place):
+        name = path.relative_to(place)
+        if len(name.parts) == 1:
+            raise LabelTableError(f"expected a folder for each car in {place}, got the photo {name} in none of them")
+        files.append(FleetFile(str(name), path, name.parts[0], name.parts[0], _taken_on(path)))
+    return files
+
+
+def _taken_on(path: Path) -> date | None:
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif()
+            text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(
+                ExifTags.Base.DateTime
+            )
+        return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S").date()
+    except Exception:  # a broken photo is told of when it is looked at; broken or missing EXIF data tells no day
+        return None
+
+
+def _read_csv(path: Path, by: str) -> list[FleetFile]:
+    rows = read_rows(path)
+    column_values(rows, by)
+    return [_row(path, number, row, by) for number, row in enumerate(rows, start=2)]
+
+
+def _row(path: Path, number: int, row: Row, by: str) -> FleetFile:
+    values = {column: row.get(column, "").strip() for column in ("file", "date", *KINDS)}
+    where = f"line {number} of {path}"
+    if not values["file"] or not values[by]:
+        raise LabelTableError(f"expected a file and a {by} in {where}, got {values['file']!r} and {values[by]!r}")
+    try:
+        day = datetime.fromisoformat(values["date"]).date() if values["date"] else None
+    except ValueError:
+        raise LabelTableError(f"expected a date like 2026-05-31 in {where}, got {values['date']!r}") from None
+    car = values["car"] or values[by]
+    return FleetFile(values["file"], path.parent / values["file"], values[by], car, day)
+
+
+def visits(files: Sequence[FleetFile]) -> list[list[int]]:
+    """Positions of the photos that show one car on one day, the earliest day first; those of no day come first."""
+    together: dict[tuple[date, str, str], list[int]] = {}
+    for position, file in enumerate(files):
+        together.setdefault((file.day or date.min, file.subject, file.car), []).append(position)
+    return [together[key] for key in sorted(together)]

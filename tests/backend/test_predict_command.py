@@ -1,0 +1,91 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from backend.cli import app
+from backend.services import get_services
+from carcond.errors import LabelTableError, RegistryError
+from carcond.heads import Heads
+from tests.backend.conftest import MakeSettings
+from tests.backend.versions import write_version
+
+
+@pytest.fixture
+def heads(make_settings: MakeSettings, models_dir: Path) -> Heads:
+    make_settings()
+    return write_version(models_dir)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, drawn_cars: list[bytes]) -> Path:
+    """Two cars, one of them in a folder, and a file that is no photo."""
+    folder = tmp_path / "photos"
+    (folder / "night").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(drawn_cars[0])
+    (folder / "night" / "b.JPG").write_bytes(drawn_cars[1])
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    (folder / "notes.txt").write_text("not a photo either")
+    return folder
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["predict", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_folder_is_predicted_in_json(heads: Heads, photos: Path, drawn_cars: list[bytes]) -> None:
+    facts = json.loads(run(str(photos), "--json"))
+    assert (facts["project"], facts["version"]) == (1, "carcond-0001")
+    assert [photo["file"] for photo in facts["photos"]] == ["a.jpg", "night/b.JPG"]
+    (unreadable,) = facts["unreadable"]
+    assert unreadable["file"] == "broken.jpg"
+    assert "expected a JPEG" in unreadable["problem"]
+    embedding = get_services().encoder(heads.encoder_id).embed_photo(drawn_cars[0], 10**8)
+    expected = heads.by_task["damage"].probabilities(embedding[np.newaxis])[0]
+    found = facts["photos"][0]["tasks"]["damage"]["probabilities"]
+    np.testing.assert_allclose([found["intact"], found["damaged"]], expected, atol=1e-4)
+
+
+def test_the_table_and_the_csv_file_have_a_row_for_each_photo(heads: Heads, photos: Path, tmp_path: Path) -> None:
+    text = run(str(photos), "--csv", str(tmp_path / "out.csv"))
+    with (tmp_path / "out.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["a.jpg", "night/b.JPG", "broken.jpg"]
+    for row in rows:
+        assert row["file"] in text
+    assert rows[0]["cleanliness"] in {"clean", "slightly_dirty", "very_dirty"}
+    assert rows[2]["damage"] == ""
+    assert "expected a JPEG" in rows[2]["problem"]
+
+
+def test_one_photo_may_be_named(heads: Heads, photos: Path) -> None:
+    assert [photo["file"] for photo in json.loads(run(str(photos / "a.jpg"), "--json"))["photos"]] == ["a.jpg"]
+
+
+def test_an_empty_folder_is_an_error(heads: Heads, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LabelTableError, match="expected photos"):
+        run(str(tmp_path / "empty"))
+
+
+def test_without_a_version_it_is_told_where_one_was_looked_for(
+    make_settings: MakeSettings, models_dir: Path, photos: Path
+) -> None:
+    make_settings()
+    with pytest.raises(RegistryError, match=rf"no model version in {models_dir}"):
+        run(str(photos))
+    write_version(models_dir)
+    with pytest.raises(RegistryError, match="no model version of project 7"):
+        run(str(photos), "--project", "7")
+
+
+def test_with_several_projects_one_has_to_be_named(heads: Heads, models_dir: Path, photos: Path) -> None:
+    write_version(models_dir, 12)
+    with pytest.raises(RegistryError, match="one of 1, 12"):
+        run(str(photos))
+    assert json.loads(run(str(photos), "--project", "12", "--json"))["project"] == 12
