@@ -1,4 +1,4 @@
-"""Pictures of class activation maps: the photo, glowing where a class was seen, and a colour bar."""
+"""Pictures of class activation maps: the photo in grey, glowing where a class was seen, and a colour bar."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -28,7 +28,7 @@ def overlay(
     """Lay an activation map over a photo.
 
     The encoder saw the whole photo squashed into a square, so the map is stretched back over the whole photo. Places
-    that speak against the class are left as they are.
+    that speak against the class stay grey.
 
     Args:
         photo: an RGB picture of any size, turned upright; a large one is shrunk.
@@ -40,7 +40,8 @@ def overlay(
     top = float(activation.max()) if greatest is None else greatest
     heat = _heat(activation, top, shown.size)
     picture = Image.new("RGB", (shown.width + _BAR_ROOM, shown.height + _CAPTION_ROOM), _PAPER)
-    picture.paste(shown, (0, _CAPTION_ROOM))
+    # In grey: rust, mud and red paint would look like heat.
+    picture.paste(shown.convert("L"), (0, _CAPTION_ROOM))
     picture.paste(_coloured(heat), (0, _CAPTION_ROOM), mask=heat.point(_STRENGTHS))
     ImageDraw.Draw(picture).text((4, 4), caption, _INK, _font())
     _draw_bar(picture, shown.width + 8, top)
