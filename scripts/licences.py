@@ -78,8 +78,8 @@ def _normal(name: str) -> str:
 
 def _licence(found: Distribution) -> str:
     """What the package's metadata states, else what the first lines of its licence file do."""
-    stated = found.metadata.get("License-Expression") or ""
-    named = (found.metadata.get("License") or "").strip()
+    facts = found.metadata.json
+    stated, named = str(facts.get("license_expression") or ""), str(facts.get("license") or "").strip()
     classified = [c.split(" :: ")[-1] for c in found.metadata.get_all("Classifier") or () if c.startswith("License ::")]
     short = named if named and len(named) < 80 and named != "UNKNOWN" and "\n" not in named else ""
     return stated or "; ".join(classified) or short or _from_file(found)
