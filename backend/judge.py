@@ -1,7 +1,7 @@
 """A project's serving version with its encoder: what commands look at photos with."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.services import Services
@@ -57,6 +57,16 @@ class Judge:
             )
         encoder = services.encoder(version.heads.encoder_id)
         return cls(chosen, version, encoder, services.settings.max_photo_pixels)
+
+    def instead(self, services: Services, number: int) -> "Judge":
+        """The judge with another version of the same project.
+
+        Raises:
+            RegistryError: there is no such version, or it is broken.
+            EncoderError: its encoder is missing or broken.
+        """
+        version = services.registry(self.project).load(number)
+        return replace(self, version=version, encoder=services.encoder(version.heads.encoder_id))
 
     def look_at(self, file: Path) -> PhotoCondition:
         """The condition that a photo shows.

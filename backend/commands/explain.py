@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from carcond.card_values import plain
-from carcond.errors import RegistryError, UnreadableImageError
+from carcond.registry import version_number
 
 if TYPE_CHECKING:
-    from backend.services import Services
     from carcond.explain import Explanation
-    from carcond.registry import Version
 
 
 def explain(
@@ -30,54 +28,25 @@ def explain(
     Example: carcond explain car.jpg --output why.png --project 1 --version 7 --json
     """
     # Encoding is not needed by other commands.
+    from backend.judge import Judge  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
-    from carcond.explain import explain_photo  # noqa: PLC0415
+    from carcond.explain import explain as explain_answers  # noqa: PLC0415
 
     services = get_services()
-    try:
-        data = photo.read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(f"{photo} cannot be read: {error.strerror}") from error
-    chosen = _version(services, _only_project(services) if project is None else project, version)
-    encoder = services.encoder(chosen.heads.encoder_id)
-    explanation = explain_photo(data, encoder, chosen.heads, services.settings.max_photo_pixels)
+    judge = Judge.of(services, project)
+    if version:
+        judge = judge.instead(services, version_number(version))
+    seen = judge.look_at(photo)
+    explanation = explain_answers(seen.photo, seen.feature_map, judge.version.heads)
     try:
         explanation.picture.save(output)
     except (OSError, ValueError) as error:  # the latter for an ending that is no format
         raise typer.BadParameter(f"the picture cannot be written: {error}", param_hint="--output") from error
-    facts = _facts(explanation, chosen.name) | {"picture": str(output)}
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps({**_facts(explanation, seen.version), "picture": str(output)}, indent=2))
         return
-    print(f"{chosen.name}: {', '.join(answer.caption for answer in explanation.answers.values())}")
+    print(f"{seen.version}: {', '.join(answer.caption for answer in explanation.answers.values())}")
     print(f"See {plain(output, 1000)}")
-
-
-def _only_project(services: "Services") -> int:
-    names = [path.name for path in (services.settings.models_dir / "projects").glob("*/") if path.name.isdecimal()]
-    projects = sorted(int(name) for name in names if services.registry(int(name)).numbers())
-    if len(projects) != 1:
-        raise RegistryError(
-            f"expected versions of one project in {services.settings.models_dir}, found those of "
-            f"{', '.join(map(str, projects)) or 'none'}: name one with --project"
-        )
-    return projects[0]
-
-
-def _version(services: "Services", project: int, version: str) -> "Version":
-    from carcond.registry import version_number  # noqa: PLC0415
-
-    services.pull_models(project)
-    registry = services.registry(project)
-    if version:
-        return registry.load(version_number(version))
-    serving = registry.current()
-    if serving is None:
-        raise RegistryError(
-            f"project {project} has no version in {registry.root}: label photos of two classes first, or load the "
-            "settings of your stack: set -a; . .carcond/environment; set +a"
-        )
-    return serving
 
 
 def _facts(explanation: "Explanation", version: str) -> dict[str, Any]:
