@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.compose_annotator import Annotator
 from scripts.compose_engine import CheckError, Engine
 
+# After this long something is broken rather than slow.
+PATIENCE_S = 240
 ONCE = ("secrets", "databases", "encoder", "setup")
 _PORT = 18080
 _PROMETHEUS_PORT = 19091
@@ -111,6 +114,11 @@ class ComposeProject:
         """Whether every server is healthy."""
         return all(container.is_well for container in self.servers())
 
+    def is_busy(self, service: str) -> bool:
+        """Whether a service's first container has a child process, as a worker has while it does a job."""
+        pid = self.servers(service)[0].pid
+        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").strip())
+
     def kill(self, service: str) -> None:
         """End the first process of one container of a service, as a crash would: by its number, past the engine."""
         os.kill(self.servers(service)[0].pid, signal.SIGKILL)
@@ -137,6 +145,22 @@ class ComposeProject:
     def versions(self, project_id: int) -> Versions:
         """What the worker has made of the labels."""
         return Versions(**json.loads(self.compose("exec", "-T", "worker", "python3", "-c", _VERSIONS, str(project_id))))
+
+    def wait_until_learned(self, annotator: Annotator) -> float:
+        """Until the newest version knows exactly Label Studio's labels, each once, and the serving one is published.
+
+        Returns:
+            How many seconds it took.
+
+        Raises:
+            CheckError: it took too long.
+        """
+
+        def is_learned() -> bool:
+            versions = self.versions(annotator.project_id)
+            return versions.tasks == annotator.labelled() and versions.serving == annotator.version()
+
+        return self.wait_for(is_learned, PATIENCE_S, "the newest version to know all labels")
 
     def run_script(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a script of the checkout on this stack."""

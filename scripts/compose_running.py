@@ -5,21 +5,17 @@ import os
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from scripts.compose_annotator import Annotator
-from scripts.compose_project import ComposeProject
+from scripts.compose_faults import check_faults
+from scripts.compose_project import PATIENCE_S, ComposeProject
 from scripts.compose_report import Report, expect, expect_bar
 
 _UP_BAR_S = 120
-_HEAL_BAR_S = 60
 # Less than the minute after which the worker looks by itself: so it was the webhook that told it.
 _EVENT_BAR_S = 20
-# After this long it is broken rather than slow.
-_PATIENCE_S = 240
-_FAULTS = ("redis", "postgres", "worker", "backend", "label-studio")
 _DASHBOARD = Path("docker/monitoring/grafana/dashboards/carcond.json")
 
 
@@ -44,9 +40,7 @@ def check_running(project: ComposeProject, report: Report) -> None:
     with report.check("Label Studio's users cannot make it call PostgreSQL, Redis or this machine"):
         for url in ("http://postgres:5432", "http://redis:6379", "http://127.0.0.1:8080", "http://172.17.0.1:22"):
             expect(annotator.is_refused(url), f"Label Studio would call {url}")
-    for service in _FAULTS:
-        with report.check(f"kill -9 {service}, labelling on: heals within {_HEAL_BAR_S} s, nothing lost") as found:
-            _check_fault(project, annotator, service, found)
+    check_faults(project, annotator, report)
     with report.check("four workers and two backends: nothing lost or doubled, one of each killed") as found:
         _check_scale(project, annotator, found)
     with report.check("Prometheus scrapes both backends, and evaluates dashboard and alerts") as found:
@@ -78,47 +72,11 @@ def _check_processes(project: ComposeProject) -> int:
 def _label_and_learn(project: ComposeProject, annotator: Annotator, found: list[str], count: int) -> None:
     before = annotator.version()
     annotator.label(count)
-    took = _wait_until_learned(project, annotator)
+    took = project.wait_until_learned(annotator)
     after = annotator.version()
     expect(after != before, f"the version stayed {before}")
     found.append(f"{before} to {after}, all labels known {took:.1f} s after the last")
     expect_bar(took < _EVENT_BAR_S, f"learned after {took:.0f} s")
-
-
-def _wait_until_learned(project: ComposeProject, annotator: Annotator) -> float:
-    """Until the newest version knows exactly Label Studio's labels, each once, and the serving one is published."""
-
-    def is_learned() -> bool:
-        versions = project.versions(annotator.project_id)
-        return versions.tasks == annotator.labelled() and versions.serving == annotator.version()
-
-    return project.wait_for(is_learned, _PATIENCE_S, "the newest version to know all labels")
-
-
-def _check_fault(project: ComposeProject, annotator: Annotator, service: str, found: list[str]) -> None:
-    before, start = project.servers(service)[0], time.monotonic()
-    project.kill(service)
-    taken = _label_until(annotator, project.is_well, 3)
-    project.wait_for(project.is_well, _PATIENCE_S, "all to be healthy again")
-    after = project.servers(service)[0]
-    expect(after.state["StartedAt"] != before.state["StartedAt"], f"{service} was not restarted")
-    healed = time.monotonic() - start
-    annotator.label(1)
-    learned = _wait_until_learned(project, annotator)
-    total = annotator.check_nothing_lost()
-    found.append(
-        f"healthy after {healed:.0f} s, {taken} labels taken meanwhile, all {total} known {learned:.0f} s later"
-    )
-    expect_bar(healed < _HEAL_BAR_S, f"not within {_HEAL_BAR_S} s")
-
-
-def _label_until(annotator: Annotator, is_done: Callable[[], bool], at_most: int) -> int:
-    """Label, a photo every two seconds, until it is done or enough are. Returns how many were taken."""
-    taken, deadline = 0, time.monotonic() + _HEAL_BAR_S
-    while taken < at_most and time.monotonic() < deadline and not (taken and is_done()):
-        taken += annotator.try_label()
-        time.sleep(2.0)
-    return taken
 
 
 def _check_scale(project: ComposeProject, annotator: Annotator, found: list[str]) -> None:
@@ -129,8 +87,8 @@ def _check_scale(project: ComposeProject, annotator: Annotator, found: list[str]
     project.kill("worker")
     project.kill("backend")
     annotator.label(4)
-    project.wait_for(project.is_well, _PATIENCE_S, "all to be healthy again")
-    learned = _wait_until_learned(project, annotator)
+    project.wait_for(project.is_well, PATIENCE_S, "all to be healthy again")
+    learned = project.wait_until_learned(annotator)
     total = annotator.check_nothing_lost()
     doubled = {task: n for task, n in annotator.predictions().items() if n > 1}
     expect(not doubled, f"tasks with more than one prediction: {doubled}")
@@ -152,7 +110,7 @@ def _check_monitoring(project: ComposeProject, found: list[str]) -> None:
         ]
         return [row["value"][1] for row in rows] == ["2"]
 
-    project.wait_for(are_scraped, _PATIENCE_S, "Prometheus to scrape both backends twice")
+    project.wait_for(are_scraped, PATIENCE_S, "Prometheus to scrape both backends twice")
     dashboard = json.loads((project.checkout / _DASHBOARD).read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     answered = sum(bool(ask("query", query=query)["result"]) for query in queries)
@@ -179,10 +137,10 @@ def _check_restart(project: ComposeProject, annotator: Annotator, found: list[st
 def _check_all_is_back(project: ComposeProject, annotator: Annotator, version: str) -> str:
     """See that labels and version are those of before and that labelling goes on."""
     total = annotator.check_nothing_lost()
-    learned = _wait_until_learned(project, annotator)
+    learned = project.wait_until_learned(annotator)
     expect(annotator.version() >= version, f"the version went back from {version} to {annotator.version()}")
     annotator.label(1)
-    _wait_until_learned(project, annotator)
+    project.wait_until_learned(annotator)
     return f"{total} labels kept, known {learned:.1f} s later, labelling goes on"
 
 
