@@ -1,5 +1,5 @@
-# Two images of one code base: `backend` serves, refits and sets up; `training` has PyTorch besides and makes encoders.
-# A change of code rebuilds only the last, small layers of both.
+# Three images of one code base: `backend` serves, refits and sets up; `training` has PyTorch besides, makes encoders and
+# fine-tunes them; `demo` has Streamlit besides and shows pages. A change of code rebuilds only their last, small layers.
 
 FROM python:3.11.13-slim-bookworm AS python
 ENV PATH=/opt/code/bin:/opt/packages/bin:$PATH \
@@ -69,6 +69,26 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="carcond" \
       org.opencontainers.image.description="Label Studio ML backend for active learning on car photos" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+FROM runtime AS demo-packages
+COPY --from=packages /opt/packages /opt/packages
+COPY --from=requirements /lists/demo.txt /lists/
+USER 0
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \
+    HOME=/root pip install --requirement /lists/demo.txt
+USER 10001:10001
+
+FROM demo-packages AS demo
+COPY --from=code /opt/code /opt/code
+EXPOSE 8501
+CMD ["python3", "-m", "streamlit", "run", "/opt/code/backend/demo/app.py", "--server.address=0.0.0.0", "--server.port=8501"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="carcond-demo" \
+      org.opencontainers.image.description="Pages that show what carcond sees and how it learns" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Write runtime.txt, with the extras that are named, build.txt and train.txt into the working directory."""
+    """Write runtime.txt, with the extras that are named, train.txt, demo.txt and build.txt into the working directory."""
     pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     extras = pyproject["project"]["optional-dependencies"]
     unknown = set(sys.argv[1:]) - set(extras)
@@ -15,8 +15,9 @@ def main() -> None:
     runtime = sum((extras[name] for name in sys.argv[1:]), pyproject["project"]["dependencies"])
     lists = {
         "runtime.txt": runtime,
-        # The pins of the first list hold for the second, or pip would replace what is installed.
+        # The pins of the first list hold for the others, or pip would replace what is installed.
         "train.txt": runtime + extras["train"],
+        "demo.txt": runtime + extras["demo"],
         "build.txt": pyproject["build-system"]["requires"],
     }
     for name, packages in lists.items():

@@ -17,6 +17,7 @@ PATIENCE_S = 240
 ONCE = ("secrets", "databases", "encoder", "setup")
 _PORT = 18080
 _PROMETHEUS_PORT = 19091
+_DEMO_PORT = 18501
 # Reads, in the worker's container, which version serves, and the ids of the tasks that the newest one knows.
 _VERSIONS = """
 import gzip, json, pathlib, sys
@@ -66,10 +67,12 @@ class ComposeProject:
         self.checkout = checkout
         self.url = f"http://127.0.0.1:{_PORT}"
         self.prometheus_url = f"http://127.0.0.1:{_PROMETHEUS_PORT}"
+        self.demo_url = f"http://127.0.0.1:{_DEMO_PORT}"
         self._settings = {
             "COMPOSE_PROJECT_NAME": "carcond-check",
             "CARCOND_PORT": str(_PORT),
             "CARCOND_PROMETHEUS_PORT": str(_PROMETHEUS_PORT),
+            "CARCOND_DEMO_PORT": str(_DEMO_PORT),
             "CARCOND_PIP_CONFIG": str(pip_config),
             "CARCOND_TAG": "check",
             "COMPOSE_PROGRESS": "plain",
@@ -136,10 +139,10 @@ class ComposeProject:
             time.sleep(0.5)
         return time.monotonic() - start
 
-    def token(self) -> str:
-        """Label Studio's token for programs, from where the stack keeps it."""
+    def secret(self, name: str) -> str:
+        """What the services are told in the environment, from where the stack keeps it."""
         text = self.compose("exec", "-T", "backend", "cat", "/secrets/carcond/environment")
-        line = next(line for line in text.splitlines() if "LABEL_STUDIO_API_KEY" in line)
+        line = next(line for line in text.splitlines() if line.startswith(f"export {name}="))
         return line.split("'")[1]
 
     def versions(self, project_id: int) -> Versions:

@@ -3,8 +3,10 @@
 import json
 import os
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def check_running(project: ComposeProject, report: Report) -> None:
         expect_bar(took < _UP_BAR_S, f"longer than {_UP_BAR_S} s")
     with report.check("no process is root, has a capability, or can gain one") as found:
         found.append(f"{_check_processes(project)} processes")
-    annotator = Annotator(project.url, project.token())
+    annotator = Annotator(project.url, project.secret("LABEL_STUDIO_API_KEY"))
     with report.check("label 12 photos: the version moves, and knows all labels") as found:
         _label_and_learn(project, annotator, found, 12)
     with report.check("Label Studio's users cannot make it call PostgreSQL, Redis or this machine"):
@@ -45,6 +47,8 @@ def check_running(project: ComposeProject, report: Report) -> None:
         _check_scale(project, annotator, found)
     with report.check("Prometheus scrapes both backends, and evaluates dashboard and alerts") as found:
         _check_monitoring(project, found)
+    with report.check("profiles `finetune` and `demo`: the worker is alive, the page asks for a password") as found:
+        _check_profiles(project, found)
     with report.check("down and up: labels and version kept") as found:
         _check_restart(project, annotator, found)
     with report.check("setup again changes nothing"):
@@ -123,6 +127,28 @@ def _check_monitoring(project: ComposeProject, found: list[str]) -> None:
     found.append(f"{answered} queries answered, {len(rules)} alerts evaluated, firing: {', '.join(firing) or 'none'}")
     project.compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus")
     project.up("--no-recreate", "--scale", "worker=1", "--scale", "backend=1")
+
+
+def _check_profiles(project: ComposeProject, found: list[str]) -> None:
+    profiles = ("--profile", "finetune", "--profile", "demo")
+    project.compose(*profiles, "up", "-d", "--no-recreate", "--wait", "finetune", "demo")
+    status, _ = _read_page(project.demo_url, "")
+    expect(status == 401, f"without a password the page answers {status}")
+    name, password = (project.secret(f"CARCOND_BASIC_AUTH_{part}") for part in ("USER", "PASSWORD"))
+    status, page = _read_page(project.demo_url, f"{name}:{password}")
+    expect(status == 200 and "<title>" in page, f"with the password the page answers {status}: {page[:200]}")
+    found.append(f"{_check_processes(project)} processes, none of them root")
+    project.compose(*profiles, "rm", "--stop", "--force", "finetune", "demo")
+
+
+def _read_page(url: str, credentials: str) -> tuple[int, str]:
+    words = b64encode(credentials.encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {words}"} if credentials else {})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - its own address
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
 
 
 def _check_restart(project: ComposeProject, annotator: Annotator, found: list[str]) -> None:

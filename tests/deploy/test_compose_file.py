@@ -18,7 +18,8 @@ from scripts.label_studio_server import LABEL_STUDIO_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = {"secrets", "databases", "encoder", "setup"}
-SERVERS = ["postgres", "redis", "label-studio", "backend", "worker", "prometheus", "grafana"]
+SERVERS = ["postgres", "redis", "label-studio", "backend", "worker", "finetune", "demo", "prometheus", "grafana"]
+PROFILES = {"finetune": ["finetune"], "demo": ["demo"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
 
 
 def compose(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -48,9 +49,23 @@ def test_the_file_is_valid_and_gives_no_warning() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_graphics_card_override_reserves_one_for_the_encoder() -> None:
-    encoder = resolve("-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml")["services"]["encoder"]
-    assert encoder["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+@pytest.mark.parametrize("name", ["encoder", "finetune"])
+def test_the_graphics_card_override_reserves_one_for_what_needs_pytorch(name: str) -> None:
+    one = resolve("-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml")["services"][name]
+    assert one["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    assert one["image"].startswith("carcond-training:")
+    assert one["command"] == service(name)["command"]
+
+
+def test_what_is_not_needed_for_labelling_waits_for_its_profile() -> None:
+    assert {name: one["profiles"] for name, one in stack()["services"].items() if "profiles" in one} == PROFILES
+    without = json.loads(compose("config", "--format", "json").stdout)["services"]
+    assert set(without) == {*ONCE, *SERVERS} - set(PROFILES)
+
+
+def test_fine_tunings_have_a_worker_of_their_own() -> None:
+    assert service("finetune")["command"] == [*service("worker")["command"], "--queues", "finetune"]
+    assert service("finetune")["healthcheck"]["test"] == service("worker")["healthcheck"]["test"]
 
 
 def test_the_services_are_those_that_are_looked_at_here() -> None:
@@ -133,7 +148,9 @@ def test_the_groups_that_read_secrets_are_those_they_are_written_for() -> None:
     assert image_user() == f"{GROUPS['carcond']}:{GROUPS['carcond']}"
 
 
-@pytest.mark.parametrize("name", ["postgres", "redis", "label-studio", "backend", "worker", "databases"])
+@pytest.mark.parametrize(
+    "name", ["postgres", "redis", "label-studio", "backend", "worker", "finetune", "demo", "databases"]
+)
 def test_secrets_are_mounted_read_only(name: str) -> None:
     mount = next(volume for volume in service(name)["volumes"] if volume["target"] == "/secrets")
     assert mount["read_only"]
@@ -167,7 +184,7 @@ def test_label_studio_is_the_release_that_is_tested() -> None:
 
 
 def test_every_image_that_is_pulled_has_a_full_version() -> None:
-    ours = ("carcond:", "carcond-training:")
+    ours = ("carcond:", "carcond-training:", "carcond-demo:")
     pulled = [one["image"] for one in stack()["services"].values() if not one["image"].startswith(ours)]
     assert all(re.search(r":v?\d+\.\d+(\.\d+)?(-|$)", image) for image in pulled), pulled
 

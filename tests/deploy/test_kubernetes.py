@@ -17,6 +17,7 @@ from tests.deploy.test_compose_file import image_user, service
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text(encoding="utf-8"))
 FILES = sorted(path.name for path in DEPLOY.glob("*.yaml") if path.name != "kustomization.yaml")
+FINETUNE = "finetune/worker.yaml"
 SECRET = "secret.example.yaml"
 COMPONENTS = sorted(path.parent.name for path in DEPLOY.glob("*/kustomization.yaml"))
 
@@ -25,10 +26,10 @@ def resources(file: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((DEPLOY / file).read_text(encoding="utf-8")))
 
 
-ALL = [resource for file in FILES for resource in resources(file)]
+ALL = [resource for file in [*FILES, FINETUNE] for resource in resources(file)]
 WITH_PODS = ("Deployment", "Job")
 PODS = {one["metadata"]["name"]: one["spec"]["template"] for one in ALL if one["kind"] in WITH_PODS}
-PARTS = ["carcond-backend", "carcond-encoder", "carcond-worker"]
+PARTS = ["carcond-backend", "carcond-encoder", "carcond-finetune", "carcond-worker"]
 
 
 def one(kind: str, name: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def test_what_is_applied_is_what_kubernetes_expects(tmp_path: Path, components: 
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.37"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [*FILES, FINETUNE])
 def test_manifests_are_what_kubernetes_expects(file: str, version: str) -> None:
     for resource in resources(file):
         kubernetes_validate.validate(resource, version, strict=True)
@@ -79,7 +80,7 @@ def test_every_file_but_the_secret_is_applied() -> None:
 
 
 def test_manifests_do_without_yaml_anchors_which_not_every_tool_reads() -> None:
-    for file in FILES:
+    for file in [*FILES, FINETUNE]:
         assert not re.search(r"(?m)[:\s-][&*]\w", (DEPLOY / file).read_text(encoding="utf-8")), file
 
 
@@ -107,9 +108,9 @@ def test_every_pod_is_confined_as_the_restricted_standard_asks(name: str) -> Non
 @pytest.mark.parametrize("name", PARTS)
 def test_every_pod_has_room_for_what_it_writes_and_limits_of_memory(name: str) -> None:
     mounts = {mount["mountPath"]: mount for mount in container(name)["volumeMounts"]}
-    assert set(mounts) == {"/models", "/tmp"}  # noqa: S108
+    assert set(mounts) - {"/dev/shm"} == {"/models", "/tmp"}  # noqa: S108
     assert mounts["/models"].get("readOnly", False) == (name == "carcond-backend")
-    assert {volume["name"] for volume in PODS[name]["spec"]["volumes"]} == {"models", "tmp"}
+    assert {volume["name"] for volume in PODS[name]["spec"]["volumes"]} == {mount["name"] for mount in mounts.values()}
     assert container(name)["resources"]["limits"]["memory"]
     assert container(name)["resources"]["requests"]["cpu"]
 
@@ -136,7 +137,7 @@ def test_no_secret_is_shipped() -> None:
 
 def test_the_secret_goes_to_those_who_need_it() -> None:
     readers = {name for name in PARTS if any("secretRef" in source for source in container(name)["envFrom"])}
-    assert readers == {"carcond-backend", "carcond-worker"}
+    assert readers == {"carcond-backend", "carcond-finetune", "carcond-worker"}
 
 
 def test_the_backend_has_copies_of_which_one_is_always_there() -> None:
@@ -146,19 +147,22 @@ def test_the_backend_has_copies_of_which_one_is_always_there() -> None:
 
 
 def test_probes_are_those_of_the_compose_stack() -> None:
-    backend, worker = container("carcond-backend"), container("carcond-worker")
+    backend, workers = container("carcond-backend"), [container("carcond-worker"), container("carcond-finetune")]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert f"{backend['ports'][0]['containerPort']}{backend[probe]['httpGet']['path']}" in str(
             service("backend")["healthcheck"]["test"]
         )
-    for probe in ("startupProbe", "livenessProbe"):
-        assert worker[probe]["exec"]["command"][-1] == service("worker")["healthcheck"]["test"][-1]
-    # The worker's asks Redis: an outage of minutes must not end workers.
-    assert worker["livenessProbe"]["periodSeconds"] * worker["livenessProbe"]["failureThreshold"] >= 300
+    for worker in workers:
+        for probe in ("startupProbe", "livenessProbe"):
+            assert worker[probe]["exec"]["command"][-1] == service("worker")["healthcheck"]["test"][-1]
+        # The worker's asks Redis: an outage of minutes must not end workers.
+        assert worker["livenessProbe"]["periodSeconds"] * worker["livenessProbe"]["failureThreshold"] >= 300
 
 
-def test_a_job_has_a_minute_to_end() -> None:
-    assert PODS["carcond-worker"]["spec"]["terminationGracePeriodSeconds"] == 60
+@pytest.mark.parametrize("name", ["worker", "finetune"])
+def test_workers_do_what_they_do_in_the_compose_stack_and_have_a_minute_to_end(name: str) -> None:
+    assert container(f"carcond-{name}")["args"] == service(name)["command"]
+    assert PODS[f"carcond-{name}"]["spec"]["terminationGracePeriodSeconds"] == 60
 
 
 def test_the_service_and_the_policies_select_the_pods_that_they_are_for() -> None:
@@ -167,7 +171,7 @@ def test_the_service_and_the_policies_select_the_pods_that_they_are_for() -> Non
     assert one("NetworkPolicy", "carcond-backend")["spec"]["podSelector"]["matchLabels"] == backend
     everyone = one("NetworkPolicy", "carcond")["spec"]["podSelector"]["matchLabels"]
     assert all(everyone.items() <= pod["metadata"]["labels"].items() for pod in PODS.values())
-    for deployment in ("carcond-backend", "carcond-worker"):
+    for deployment in ("carcond-backend", "carcond-finetune", "carcond-worker"):
         matched = one("Deployment", deployment)["spec"]["selector"]["matchLabels"]
         assert matched == PODS[deployment]["metadata"]["labels"]
 
@@ -188,6 +192,14 @@ def test_the_clouds_own_credentials_are_out_of_reach() -> None:
 
 def test_nothing_is_added_unless_it_is_asked_for() -> None:
     assert KUSTOMIZATION["components"] == []
+
+
+def test_a_worker_that_fine_tunes_has_a_graphics_card() -> None:
+    finetune = container("carcond-finetune")
+    assert finetune["image"] == container("carcond-encoder")["image"]
+    assert finetune["resources"]["limits"]["nvidia.com/gpu"] == 1
+    # The new pod would wait for the card that the old one has.
+    assert one("Deployment", "carcond-finetune")["spec"]["strategy"] == {"type": "Recreate"}
 
 
 # The component object-store

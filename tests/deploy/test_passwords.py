@@ -72,5 +72,6 @@ def test_a_person_is_told_address_and_password(tmp_path: Path) -> None:
     passwords = load_passwords(tmp_path)
     text = login_text(passwords, {"CARCOND_URL": "http://127.0.0.1:8080"})
     assert "http://127.0.0.1:8080" in text
-    assert passwords["label_studio_password"] in text
+    for shown in ("label_studio_password", "backend", "grafana"):
+        assert passwords[shown] in text
     assert passwords["postgres"] not in text
