@@ -33,6 +33,7 @@ _REPLACED, _UNFINISHED = "replaced-", "restore-"
 # Links to folders of photos, which stay where they are.
 _PHOTOS = "photos"
 _MODELS = "models"
+_FINETUNING = "finetuning"
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,16 @@ def _saved(data_dir: Path) -> list[Path]:
 def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
     roots = {path.name: path for path in _saved(data_dir) if path.name != _PHOTOS}
     roots[_MODELS] = _models_dir(data_dir)
+    # With copies of photos; the rest of what it needs is in Redis, which is not saved.
+    under_way = roots[_MODELS] / _FINETUNING
     for name, root in roots.items():
         if root.is_file() and not is_sqlite_companion(root):
             yield name, root
         for folder, folders, names in os.walk(root):
             # Unfinished versions are in hidden folders.
-            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            folders[:] = sorted(
+                each for each in folders if not each.startswith(".") and Path(folder, each) != under_way
+            )
             for path in (Path(folder) / each for each in sorted(names)):
                 if path.is_file() and not is_sqlite_companion(path):
                     yield f"{name}/{path.relative_to(root).as_posix()}", path

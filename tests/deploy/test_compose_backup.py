@@ -20,6 +20,7 @@ FILES = {
     "label-studio/data/.env": "SECRET_KEY=x",
     "label-studio/data/media/upload/1/car.jpg": "a photo",
     "models/projects/1/current": "0001",
+    "models/encoders/tuned-1/imagenet.safetensors": "the backbone's own head",
     "models/projects/1/versions/0001/card.json": "{}",
     "setup/projects.json": '{"photos": 1}',
     "label-studio/files/samples/0.jpg": "a drawing",
@@ -28,6 +29,7 @@ NOT_SAVED = {
     "secrets/carcond/environment": "written anew",
     "models/hub/weights": "from the hub",
     "models/projects/1/versions/.0002-x/card.json": "unfinished",
+    "models/finetuning/1/photos/7": "a photo",
 }
 DOCKER = """
 import pathlib, shutil, subprocess, sys
