@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Write runtime.txt, with the extras that are named, train.txt, demo.txt and build.txt into the working directory."""
+    """Write runtime.txt, with the extras that are named, train.txt, demo.txt and build.txt."""
     pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     extras = pyproject["project"]["optional-dependencies"]
     unknown = set(sys.argv[1:]) - set(extras)
