@@ -1,24 +1,17 @@
 """What `scripts/check_compose` does to the running stack: labelling, faults, copies, monitoring, restart, backup."""
 
-import json
 import os
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from base64 import b64encode
-from pathlib import Path
-from typing import Any
 
 from scripts.compose_annotator import Annotator
 from scripts.compose_faults import check_faults
+from scripts.compose_profiles import check_processes, check_profiles
 from scripts.compose_project import PATIENCE_S, ComposeProject
 from scripts.compose_report import Report, expect, expect_bar
 
 _UP_BAR_S = 120
 # Less than the minute after which the worker looks by itself: so it was the webhook that told it.
 _EVENT_BAR_S = 20
-_DASHBOARD = Path("docker/monitoring/grafana/dashboards/carcond.json")
 
 
 def check_running(project: ComposeProject, report: Report) -> None:
@@ -35,7 +28,7 @@ def check_running(project: ComposeProject, report: Report) -> None:
         found.append(f"load average of the machine {os.getloadavg()[0]:.0f}")
         expect_bar(took < _UP_BAR_S, f"longer than {_UP_BAR_S} s")
     with report.check("no process is root, has a capability, or can gain one") as found:
-        found.append(f"{_check_processes(project)} processes")
+        found.append(f"{check_processes(project)} processes")
     annotator = Annotator(project.url, project.secret("LABEL_STUDIO_API_KEY"))
     with report.check("label 12 photos: the version moves, and knows all labels") as found:
         _label_and_learn(project, annotator, found, 12)
@@ -45,10 +38,7 @@ def check_running(project: ComposeProject, report: Report) -> None:
     check_faults(project, annotator, report)
     with report.check("four workers and two backends: nothing lost or doubled, one of each killed") as found:
         _check_scale(project, annotator, found)
-    with report.check("Prometheus scrapes both backends, and evaluates dashboard and alerts") as found:
-        _check_monitoring(project, found)
-    with report.check("profiles `finetune` and `demo`: the worker is alive, the page asks for a password") as found:
-        _check_profiles(project, found)
+    check_profiles(project, annotator.project_id, report)
     with report.check("down and up: labels and version kept") as found:
         _check_restart(project, annotator, found)
     with report.check("setup again changes nothing"):
@@ -57,20 +47,6 @@ def check_running(project: ComposeProject, report: Report) -> None:
         expect(len(annotator.predictions()) == before, "tasks were added or lost")
     with report.check("backup, forget everything, restore: labels and version are back") as found:
         _check_backup(project, annotator, found)
-
-
-def _check_processes(project: ComposeProject) -> int:
-    count = 0
-    for container in project.servers():
-        top = project.engine.output(["docker", "top", container.id, "-eo", "pid"])
-        for pid in top.split()[1:]:
-            text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-            status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
-            expect("0" not in status["Uid"].split(), f"{container.service} runs as root")
-            expect(int(status["CapEff"], 16) == 0, f"{container.service} has capabilities")
-            expect(status["NoNewPrivs"] == "1", f"{container.service} may gain privileges")
-            count += 1
-    return count
 
 
 def _label_and_learn(project: ComposeProject, annotator: Annotator, found: list[str], count: int) -> None:
@@ -97,58 +73,6 @@ def _check_scale(project: ComposeProject, annotator: Annotator, found: list[str]
     doubled = {task: n for task, n in annotator.predictions().items() if n > 1}
     expect(not doubled, f"tasks with more than one prediction: {doubled}")
     found.append(f"all {total} labels known {learned:.1f} s after healing, at most one prediction for each task")
-
-
-def _check_monitoring(project: ComposeProject, found: list[str]) -> None:
-    """Grafana has no stand-in; what its dashboard asks for is asked here."""
-    project.compose("--profile", "monitoring", "up", "-d", "--no-recreate", "--no-deps", "--wait", "prometheus")
-
-    def ask(path: str, **query: str) -> Any:
-        url = f"{project.prometheus_url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=20) as response:  # noqa: S310 - its own address
-            return json.load(response)["data"]
-
-    def are_scraped() -> bool:
-        rows = ask("query", query='count(up{job="carcond"} == 1) and count(rate(carcond_http_requests_total[1m])) > 0')[
-            "result"
-        ]
-        return [row["value"][1] for row in rows] == ["2"]
-
-    project.wait_for(are_scraped, PATIENCE_S, "Prometheus to scrape both backends twice")
-    dashboard = json.loads((project.checkout / _DASHBOARD).read_text(encoding="utf-8"))
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    answered = sum(bool(ask("query", query=query)["result"]) for query in queries)
-    rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
-    faulty = [rule["name"] for rule in rules if rule["health"] == "err"]
-    firing = [rule["name"] for rule in rules if rule["state"] == "firing"]
-    expect(answered == len(queries), f"{len(queries) - answered} of {len(queries)} queries have no answer")
-    expect(bool(rules) and not faulty, f"alerts that cannot be evaluated: {faulty}, of {len(rules)}")
-    _check_processes(project)
-    found.append(f"{answered} queries answered, {len(rules)} alerts evaluated, firing: {', '.join(firing) or 'none'}")
-    project.compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus")
-    project.up("--no-recreate", "--scale", "worker=1", "--scale", "backend=1")
-
-
-def _check_profiles(project: ComposeProject, found: list[str]) -> None:
-    profiles = ("--profile", "finetune", "--profile", "demo")
-    project.compose(*profiles, "up", "-d", "--no-recreate", "--wait", "finetune", "demo")
-    status, _ = _read_page(project.demo_url, "")
-    expect(status == 401, f"without a password the page answers {status}")
-    name, password = (project.secret(f"CARCOND_BASIC_AUTH_{part}") for part in ("USER", "PASSWORD"))
-    status, page = _read_page(project.demo_url, f"{name}:{password}")
-    expect(status == 200 and "<title>" in page, f"with the password the page answers {status}: {page[:200]}")
-    found.append(f"{_check_processes(project)} processes, none of them root")
-    project.compose(*profiles, "rm", "--stop", "--force", "finetune", "demo")
-
-
-def _read_page(url: str, credentials: str) -> tuple[int, str]:
-    words = b64encode(credentials.encode()).decode()
-    request = urllib.request.Request(url, headers={"Authorization": f"Basic {words}"} if credentials else {})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - its own address
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, ""
 
 
 def _check_restart(project: ComposeProject, annotator: Annotator, found: list[str]) -> None:
