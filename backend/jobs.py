@@ -37,6 +37,7 @@ FINETUNES: Final = "finetune"
 """The queue of fine-tunings, which take minutes to hours: only a worker that was told to looks here."""
 LOOP_QUEUES: Final = (TURNS, REFRESHES, EMBEDDINGS)
 """What a worker listens to unless it was told otherwise, most urgent first."""
+ALL_QUEUES: Final = (*LOOP_QUEUES, FINETUNES)
 
 SHARES: Final = 8
 """In so many jobs the pool is shown to an encoder; so many workers can help."""
@@ -57,7 +58,7 @@ class JobQueue:
         self.redis = Redis.from_url(settings.redis_url, socket_connect_timeout=0.5, retry=Retry(NoBackoff(), 1))
         self._queues = {
             name: Queue(name, connection=self.redis, serializer=JSONSerializer, default_timeout=settings.job_timeout_s)
-            for name in (*LOOP_QUEUES, FINETUNES)
+            for name in ALL_QUEUES
         }
 
     def queues(self, names: Sequence[str] = LOOP_QUEUES) -> list[Queue]:

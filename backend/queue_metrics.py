@@ -1,7 +1,7 @@
 """Jobs, workers and turns as Prometheus metrics, read from Redis."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from backend.jobs import JobQueue
+from backend.jobs import ALL_QUEUES, JobQueue
 from backend.turn_log import read_turns
 
 # A worker that waits for jobs reports once a minute, a busy one twice.
@@ -24,13 +24,13 @@ def queue_metrics(queue: JobQueue) -> Iterator[Metric]:
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
-    yield from _jobs(queue)
-    alive = sum(is_alive(worker) for worker in Worker.all(connection=queue.redis))
-    yield GaugeMetricFamily("carcond_workers", "Workers alive.", value=alive)
+    queues = queue.queues(ALL_QUEUES)
+    yield from _jobs(queues)
+    yield _workers(queues)
     yield from _turns(queue)
 
 
-def _jobs(queue: JobQueue) -> Iterator[Metric]:
+def _jobs(queues: Sequence[Queue]) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("carcond_waiting_jobs", "Jobs that wait for a worker.", labels=["queue"])
     oldest = GaugeMetricFamily(
         "carcond_oldest_waiting_job_seconds",
@@ -38,11 +38,18 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
         labels=["queue"],
     )
     failed = GaugeMetricFamily("carcond_failed_jobs", "Jobs that failed within the last hour.", labels=["queue"])
-    for each in queue.queues():
+    for each in queues:
         waiting.add_metric([each.name], each.count)
         oldest.add_metric([each.name], waited(each))
         failed.add_metric([each.name], each.failed_job_registry.get_job_count(cleanup=False))
     yield from (waiting, oldest, failed)
+
+
+def _workers(queues: Sequence[Queue]) -> Metric:
+    workers = GaugeMetricFamily("carcond_workers", "Workers alive that look into the queue.", labels=["queue"])
+    for each in queues:
+        workers.add_metric([each.name], sum(map(is_alive, Worker.all(queue=each))))
+    return workers
 
 
 def waited(queue: Queue) -> float:

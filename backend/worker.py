@@ -21,7 +21,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from backend.finetune_jobs import resume_finetunings
-from backend.jobs import FINETUNES, LOOP_QUEUES, TURNS, JobQueue, get_job_queue, reconcile
+from backend.jobs import ALL_QUEUES, FINETUNES, LOOP_QUEUES, TURNS, JobQueue, get_job_queue, reconcile
 from backend.services import Services, get_services
 from carcond.errors import CarcondError
 
@@ -111,7 +111,7 @@ def _parse_arguments() -> list[str]:
         "--queues",
         nargs="+",
         metavar="QUEUE",
-        choices=(*LOOP_QUEUES, FINETUNES),
+        choices=ALL_QUEUES,
         default=list(LOOP_QUEUES),
         help="what it does, most urgent first: %(choices)s (default: all but finetune)",
     )

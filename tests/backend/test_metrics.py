@@ -11,7 +11,7 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from backend.app import create_app
-from backend.jobs import get_job_queue, run_turn
+from backend.jobs import ALL_QUEUES, FINETUNES, get_job_queue, run_turn
 from backend.services import get_services
 from carcond.split import HOLDOUT
 from tests.backend.conftest import MakeSettings
@@ -22,6 +22,9 @@ from tests.promtool import assert_promtool_finds_no_fault
 
 Samples = Mapping[tuple[str, ...], float]
 """Name, then label=value in the order of the labels' names -> value."""
+
+
+QUEUES = [(f"queue={name}",) for name in ALL_QUEUES]
 
 
 @pytest.fixture
@@ -150,7 +153,7 @@ def test_refused_versions_are_counted_and_those_since_the_last_accepted_one(
 
 def test_jobs_wait_and_the_oldest_says_how_long(client: FlaskClient) -> None:
     samples = scrape(client)
-    assert of(samples, "carcond_waiting_jobs") == {("queue=turns",): 0, ("queue=refreshes",): 0}
+    assert of(samples, "carcond_waiting_jobs") == dict.fromkeys(QUEUES, 0)
     assert samples["carcond_oldest_waiting_job_seconds", "queue=turns"] == 0
     queue = get_job_queue()
     queue.nudge(1)
@@ -160,7 +163,10 @@ def test_jobs_wait_and_the_oldest_says_how_long(client: FlaskClient) -> None:
     first.enqueued_at = datetime.now(UTC) - timedelta(minutes=10)
     first.save()
     samples = scrape(client)
-    assert of(samples, "carcond_waiting_jobs") == {("queue=turns",): 2, ("queue=refreshes",): 1}
+    assert of(samples, "carcond_waiting_jobs") == dict.fromkeys(QUEUES, 0) | {
+        ("queue=turns",): 2,
+        ("queue=refreshes",): 1,
+    }
     assert samples["carcond_oldest_waiting_job_seconds", "queue=turns"] == pytest.approx(600, abs=30)
     assert samples["carcond_oldest_waiting_job_seconds", "queue=refreshes"] < 30
 
@@ -170,20 +176,28 @@ def test_a_failed_job_is_counted(client: FlaskClient) -> None:
     queue.nudge(PROJECT)
     job = queue.queues()[0].jobs[0]
     queue.queues()[0].failed_job_registry.add(job, ttl=3600)
-    assert of(scrape(client), "carcond_failed_jobs") == {("queue=turns",): 1, ("queue=refreshes",): 0}
+    assert of(scrape(client), "carcond_failed_jobs") == dict.fromkeys(QUEUES, 0) | {("queue=turns",): 1}
 
 
 def test_a_worker_counts_until_it_has_been_silent_for_too_long(client: FlaskClient) -> None:
     queue = get_job_queue()
     workers = [SimpleWorker(queue.queues(), connection=queue.redis, serializer=JSONSerializer) for _ in range(3)]
-    assert of(scrape(client), "carcond_workers") == {(): 0}
+    assert of(scrape(client), "carcond_workers") == dict.fromkeys(QUEUES, 0)
     for worker in workers:
         worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
-    assert of(scrape(client), "carcond_workers") == {(): 3}
+    for_loop = {("queue=turns",): 3, ("queue=refreshes",): 3, ("queue=embeddings",): 3, ("queue=finetune",): 0}
+    assert of(scrape(client), "carcond_workers") == for_loop
     silent = datetime.now(UTC) - timedelta(minutes=3)
     queue.redis.hset(workers[0].key, "last_heartbeat", silent.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     queue.redis.delete(workers[1].key)  # forgotten by Redis, but still on the list
-    assert of(scrape(client), "carcond_workers") == {(): 1}
+    assert scrape(client)["carcond_workers", "queue=turns"] == 1
+
+
+def test_a_worker_that_fine_tunes_counts_apart_from_those_that_take_turns(client: FlaskClient) -> None:
+    queue = get_job_queue()
+    worker = SimpleWorker(queue.queues([FINETUNES]), connection=queue.redis, serializer=JSONSerializer)
+    worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+    assert of(scrape(client), "carcond_workers") == dict.fromkeys(QUEUES, 0) | {("queue=finetune",): 1}
 
 
 def test_a_turn_is_counted_and_its_stages_are_timed(garage: Garage, client: FlaskClient) -> None:
@@ -216,7 +230,7 @@ def test_without_the_store_the_rest_is_told(make_settings: MakeSettings, redis_u
     samples = scrape(create_app().test_client())
     assert of(samples, "carcond_part_reachable") == {("part=store",): 0, ("part=redis",): 1}
     assert of(samples, "carcond_photos") == {}
-    assert of(samples, "carcond_workers") == {(): 0}
+    assert of(samples, "carcond_workers") == dict.fromkeys(QUEUES, 0)
 
 
 # Requests
