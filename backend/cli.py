@@ -10,6 +10,7 @@ from backend.commands.connect import connect
 from backend.commands.doctor import doctor
 from backend.commands.encoder import encoder
 from backend.commands.explain import explain
+from backend.commands.export_model import export_model
 from backend.commands.finetune import finetune
 from backend.commands.fleet import fleet
 from backend.commands.predict import predict
@@ -26,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_e
 for command in (
     *(encoder, connect, doctor, status),
     *(predict, explain, fleet),
-    *(simulate, quality, review, train, finetune),
+    *(simulate, quality, review, train, finetune, export_model),
     *(backup, restore),
 ):
     app.command()(command)
