@@ -6,6 +6,7 @@ from backend.services import Services
 from backend.snapshot import asked_for
 from carcond.errors import EncoderError
 from carcond.examples import LabelledSet, labelled_set, merge_annotations
+from carcond.labels import MergedLabel
 from carcond.split import HOLDOUT
 from carcond.tables import AnnotationRow, Photo
 
@@ -26,8 +27,9 @@ def learning_facts(services: Services, project_id: int) -> dict[str, Any]:
     from carcond.learning_curve import label_histories  # noqa: PLC0415
 
     annotations, photos = services.store.annotations(project_id), services.store.photos(project_id)
-    labelled = _labelled(services, project_id, photos, annotations)
-    labels = _label_counts(labelled, len(merge_annotations(annotations)))
+    merged = merge_annotations(annotations)
+    labelled = _labelled(services, project_id, photos, merged)
+    labels = _label_counts(labelled, len(merged))
     if labelled is None:
         return {"labels": labels, "curve": {}, "forecast": {}, "labels_saved": {}}
     histories = label_histories(labelled, _origins(services, project_id, photos, annotations, labelled))
@@ -40,7 +42,7 @@ def learning_facts(services: Services, project_id: int) -> dict[str, Any]:
 
 
 def _labelled(
-    services: Services, project_id: int, photos: list[Photo], annotations: list[AnnotationRow]
+    services: Services, project_id: int, photos: list[Photo], labels: dict[int, MergedLabel]
 ) -> LabelledSet | None:
     """None when there is no encoder yet."""
     version = services.registry(project_id).current()
@@ -49,7 +51,7 @@ def _labelled(
     except EncoderError:
         return None
     task_ids, embeddings = services.store.embeddings(project_id, encoder_id)
-    return labelled_set(photos, merge_annotations(annotations), task_ids, embeddings)
+    return labelled_set(photos, labels, task_ids, embeddings)
 
 
 def _label_counts(labelled: LabelledSet | None, total: int) -> dict[str, int]:
