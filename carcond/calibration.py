@@ -8,6 +8,8 @@ import numpy as np
 from carcond.heads import FloatArray, IntArray
 
 _BINS = 10
+# With fewer, a bin is often all right or all wrong, and what chance adds to its distance cannot be told.
+_PHOTOS_PER_BIN = 5
 
 
 def calibration_figures(probabilities: FloatArray, indices: IntArray) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def brier_score(probabilities: FloatArray, indices: IntArray) -> float:
 
 
 def reliability_bins(probabilities: FloatArray, indices: IntArray) -> list[dict[str, float]]:
-    """Up to ten bins of equal size by confidence in the most probable class, least confident first.
+    """Up to ten bins of equal size, five photos or more, by confidence in the most probable class, lowest first.
 
     Returns:
         For each bin its mean confidence, its accuracy (honest probabilities make them equal), and its photos.
@@ -53,10 +55,10 @@ def reliability_bins(probabilities: FloatArray, indices: IntArray) -> list[dict[
 def calibration_error(probabilities: FloatArray, indices: IntArray) -> float:
     """Expected calibration error of the most probable class, debiased (arXiv 1706.04599, 1909.10155).
 
-    The photos are put into ten bins of equal size by confidence; the error is the mean distance between
-    confidence and accuracy. With few photos a bin's accuracy differs from its confidence by chance alone,
-    so the plain figure is too high; the distance that chance adds, for a bin's accuracy drawn from a normal
-    distribution, is taken off.
+    The photos are put into up to ten bins of equal size by confidence, of five photos or more; the error is
+    the mean distance between confidence and accuracy. With few photos a bin's accuracy differs from its
+    confidence by chance alone, so the plain figure is too high; the distance that chance adds, for a bin's
+    accuracy drawn from a normal distribution, is taken off.
 
     Args:
         probabilities: ``(N, K)``, N at least 1.
@@ -79,7 +81,8 @@ def _confidence(probabilities: FloatArray, indices: IntArray) -> tuple[FloatArra
 
 
 def _bins(confidence: FloatArray) -> list[IntArray]:
-    return np.array_split(np.argsort(confidence, kind="stable"), min(_BINS, len(confidence)))
+    bins = max(1, min(_BINS, len(confidence) // _PHOTOS_PER_BIN))
+    return np.array_split(np.argsort(confidence, kind="stable"), bins)
 
 
 def _debiased_distance(confidence: float, accuracy: float, count: int) -> float:

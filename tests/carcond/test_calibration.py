@@ -69,7 +69,7 @@ def test_the_error_is_that_of_bins_debiased_with_the_folded_normal_distribution_
 ) -> None:
     probabilities, indices = draw_many(count, class_count, count)
     total = 0.0
-    for part in np.array_split(np.argsort(probabilities.max(axis=1), kind="stable"), min(10, count)):
+    for part in np.array_split(np.argsort(probabilities.max(axis=1), kind="stable"), max(1, min(10, count // 5))):
         accuracy = np.mean(probabilities[part].argmax(axis=1) == indices[part])
         plain = abs(accuracy - probabilities[part].max(axis=1).mean())
         deviation = np.sqrt(accuracy * (1 - accuracy) / len(part))
@@ -120,12 +120,15 @@ def test_bins_hold_all_photos_from_the_least_to_the_most_confident() -> None:
     assert right == pytest.approx((probabilities.argmax(axis=1) == indices).sum())
 
 
-def test_fewer_photos_than_bins_get_a_bin_each() -> None:
+@pytest.mark.parametrize(("count", "expected"), [(1, [1]), (9, [9]), (14, [7, 7]), (23, [6, 6, 6, 5])])
+def test_a_bin_has_five_photos_or_more_where_there_are_so_many(count: int, expected: list[int]) -> None:
+    """Of one photo, it would be all right or all wrong."""
+    assert [each["photos"] for each in reliability_bins(*draw_many(count, 3, 0))] == expected
+
+
+def test_the_bins_of_few_photos() -> None:
     bins = reliability_bins(np.array([[0.9, 0.1], [0.4, 0.6]], dtype=np.float32), np.array([0, 0]))
-    assert bins == [
-        {"confidence": pytest.approx(0.6), "accuracy": 0.0, "photos": 1},
-        {"confidence": pytest.approx(0.9), "accuracy": 1.0, "photos": 1},
-    ]
+    assert bins == [{"confidence": pytest.approx(0.75), "accuracy": 0.5, "photos": 2}]
 
 
 def test_all_figures_come_together() -> None:
