@@ -1,12 +1,13 @@
 """A project's status as plain text for a terminal of 100 columns."""
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 from rich.table import Table
 
 from backend.finetune_view import finetune_text
-from carcond.card_values import count, flag, mapping, number, plain, text
+from carcond.card_values import count, flag, mapping, moment, number, plain, text
 from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.report_text import measure
 from carcond.report_text import number as figure
@@ -30,7 +31,7 @@ def status_text(facts: Mapping[str, Any]) -> str:
 def _heading(facts: Mapping[str, Any]) -> str:
     serving, labels, newest = mapping(facts, "serving"), mapping(facts, "labels"), mapping(facts, "newest")
     by = f", by {text(serving, 'who')}" if serving.get("who") else ""
-    serves = f"{text(serving, 'version')} since {text(serving, 'since')}{by}" if serving else "no version yet"
+    serves = f"{text(serving, 'version')} since {moment(text(serving, 'since'))}{by}" if serving else "no version yet"
     verdict = {True: "accepted", False: "refused", None: "not tested"}[flag(newest, "accepted")]
     reason = plain(newest.get("reason") or "", 300)
     unusable = f", {count(labels, 'unusable')} without a usable photo" if count(labels, "unusable") else ""
@@ -43,7 +44,8 @@ def _heading(facts: Mapping[str, Any]) -> str:
         "jobs": _jobs_line(mapping(facts, "jobs")),
         "finetune": finetune_text(mapping(facts, "finetune")).replace("\n", "\n" + 9 * " "),
     }
-    shown = [f"{name:8} {value}" for name, value in lines.items() if value]
+    shown = [line for name, value in lines.items() if value for line in f"{name:8} {value}".splitlines()]
+    shown = [fill(line, _WIDTH, subsequent_indent=9 * " ") for line in shown]
     return "\n".join([f"Project {facts['project']}", *shown, ""])
 
 
@@ -54,7 +56,7 @@ def _jobs_line(jobs: Mapping[str, Any]) -> str:
     workers = count(jobs, "workers")
     alive = "no worker is alive" if not workers else f"{workers} worker{'s' if workers > 1 else ''} alive"
     failed = f", {count(jobs, 'failed')} failed within the last hour" if count(jobs, "failed") else ""
-    ended = f", last turn ended {text(jobs, 'last_turn')}" if jobs.get("last_turn") else ""
+    ended = f", last turn ended {moment(text(jobs, 'last_turn'))}" if jobs.get("last_turn") else ""
     return f"{waiting} waiting, {alive}{failed}{ended}"
 
 

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from carcond.card_values import moment
 from carcond.errors import RegistryError
 from carcond.plain_page import PlainPage, add_cells
 from carcond.registry import Registry, version_name
@@ -75,7 +76,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     labels, gate = row["labels"], row["gate"]
     scores = [row["holdout"].get(task.key, {}) for task in TASKS]
     return [
-        row["created"].replace("T", " ").removesuffix("+00:00"),
+        moment(row["created"]).removesuffix(" UTC"),
         f"{count(labels['train'])} + {count(labels['holdout'])}",
         *(f"{number(each.get('accuracy'))} / {number(each.get('macro_f1'))}" for each in scores),
         _VERDICTS[gate["accepted"] if gate else None],

@@ -31,6 +31,12 @@ def text(part: Mapping[str, Any], name: str) -> str:
     return "" if value is None else plain(value)
 
 
+def moment(stated: str) -> str:
+    """A time in ISO 8601, UTC, as people read it; any other text as it is."""
+    day, _, time = stated.removesuffix("+00:00").partition("T")
+    return f"{day} {time} UTC" if time and stated.endswith("+00:00") else stated
+
+
 def flag(part: Mapping[str, Any], name: str) -> bool | None:
     """The truth value under a name, None where there is none."""
     value = part.get(name)

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from carcond.card_values import moment
 from carcond.intervals import wilson_interval
 from carcond.report_text import count, measure, number, temperature_words
 from carcond.report_view import Bin, Measure, TaskReport, read_card
@@ -37,6 +38,7 @@ def _template() -> Template:
         "number": number,
         "count": count,
         "measure": measure,
+        "moment": moment,
         "percent": _percent,
         "range": _range,
         "percent_range": _percent_range,

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from carcond.card_values import moment
 from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.report_view import GateVerdict, Measure, Report, Row, TaskReport, read_card
 
@@ -49,7 +50,7 @@ def measure(figure: Measure) -> str:
 
 def _heading(report: Report) -> str:
     facts = {
-        "made": report.created,
+        "made": moment(report.created),
         "from": report.parent,
         "encoder": report.encoder_id,
         "labels": f"{count(report.train)} for training, {count(report.holdout)} in the hold-out"

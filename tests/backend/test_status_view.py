@@ -32,7 +32,7 @@ def all_facts(card: dict[str, Any] | None = None) -> dict[str, Any]:
 def test_everything_known_is_told() -> None:
     words = " ".join(status_text(all_facts()).split())
     for expected in (
-        "carcond-0007 since 2026-03-01T10:00:00+00:00",
+        "carcond-0007 since 2026-03-01 10:00:00 UTC",
         "carcond-0008 refused",
         "310 for training, 90 in the hold-out, 3 without a usable photo",
         "900, of which 497 are to be labelled, 0 were skipped and 3 cannot be read",
@@ -44,6 +44,13 @@ def test_everything_known_is_told() -> None:
         "Next: Go on labelling.",
     ):
         assert expected in words
+
+
+def test_a_long_verdict_is_continued_below_its_beginning() -> None:
+    newest = {"version": "carcond-0007", "accepted": True, "reason": "not found worse, " + "damage on 39 photos; " * 8}
+    lines = status_text(all_facts() | {"newest": newest}).splitlines()
+    begun = next(i for i, line in enumerate(lines) if line.startswith("gate"))
+    assert lines[begun + 1].startswith(" " * len("gate     ") + "39 photos; damage")
 
 
 def test_names_cannot_rewrite_the_terminal() -> None:

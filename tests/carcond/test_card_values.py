@@ -1,6 +1,6 @@
 import pytest
 
-from carcond.card_values import count, flag, mapping, number, plain, rows, text
+from carcond.card_values import count, flag, mapping, moment, number, plain, rows, text
 
 
 def test_control_and_direction_characters_are_replaced() -> None:
@@ -11,6 +11,19 @@ def test_control_and_direction_characters_are_replaced() -> None:
 
 def test_letters_of_any_language_stay() -> None:
     assert plain("Целостность: битый é 車") == "Целостность: битый é 車"
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"),
+    [
+        ("2026-03-01T10:00:00+00:00", "2026-03-01 10:00:00 UTC"),
+        ("", ""),
+        ("yesterday", "yesterday"),
+        ("T+00:00", "T+00:00"),
+    ],
+)
+def test_a_time_is_shown_as_people_read_it_and_anything_else_as_it_is(stated: str, shown: str) -> None:
+    assert moment(stated) == shown
 
 
 def test_a_long_text_is_cut() -> None:
