@@ -21,6 +21,7 @@ CarcondError
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
 ├── ConnectionRecordError  a project cannot be connected, or has no record to undo
+├── BackendError           the backend refused, or could not be reached
 ├── PhotoFetchError        a photo could not be downloaded, or may not be
 └── QueueUnavailableError  Redis could not be reached
 """
@@ -116,6 +117,10 @@ class LabelStudioError(CarcondError):
 
 class ConnectionRecordError(CarcondError):
     """A project cannot be connected as it is, or there is no record by which to take its connection back."""
+
+
+class BackendError(CarcondError):
+    """The backend refused what the demo asked it, or could not be reached."""
 
 
 class PhotoFetchError(CarcondError):

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
         "Empty, with no user above: everybody.",
     )
     api_photos_per_minute: int = Field(300, ge=1, le=1_000_000, description="Photos that each application may send.")
+    demo_token: SecretStr = Field(SecretStr(""), description="Token of the demo, an application of the JSON API.")
+    backend_url: str = Field("", description="Where the demo finds the backend. Empty: where `CARCOND_BIND` says.")
     photo_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts, with commas between them, from which photos may be fetched beside Label Studio."
     )
@@ -167,7 +169,7 @@ class Settings(BaseSettings):
             raise ValueError("expected a name of its own for each token")
         return {name: digest for name, _, digest in pairs}
 
-    @field_validator("label_studio_url", "label_studio_host")
+    @field_validator("label_studio_url", "label_studio_host", "backend_url")
     @classmethod
     def _check_url(cls, value: str) -> str:
         value = value.rstrip("/")

@@ -1,5 +1,7 @@
 """Redis, Label Studio, the backend and its worker on this machine, started and stopped together."""
 
+import hashlib
+import hmac
 import os
 import shlex
 import subprocess
@@ -142,9 +144,20 @@ class Stack:
             "CARCOND_MODELS_DIR": str(self.options.models_dir or self._data / "models"),
             "CARCOND_BASIC_AUTH_USER": self.credentials.backend_user,
             "CARCOND_BASIC_AUTH_PASSWORD": self.credentials.backend_password,
+            "CARCOND_API_TOKENS": ",".join(filter(None, [os.environ.get("CARCOND_API_TOKENS"), self._demo_digest])),
+            "CARCOND_DEMO_TOKEN": self._demo_token,
             "CARCOND_BIND": f"127.0.0.1:{self.options.backend_port}",
             **self.options.extra_environment,
         }
+
+    @property
+    def _demo_token(self) -> str:
+        """The demo's token for the backend: known to whoever knows the backend's password."""
+        return hmac.new(self.credentials.backend_password.encode(), b"demo", hashlib.sha256).hexdigest()
+
+    @property
+    def _demo_digest(self) -> str:
+        return f"demo:{hashlib.sha256(self._demo_token.encode()).hexdigest()}"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -4,8 +4,12 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from backend.demo.cached import get_shared_services
 from backend.demo.job_facts import Jobs, RunningJob, read_jobs
+from backend.demo.notes import escaped, show_error
+from backend.finetune_view import finetune_facts, finetune_text
 from backend.jobs import get_job_queue
+from carcond.card_values import plain
 from carcond.errors import QueueUnavailableError
 
 
@@ -20,7 +24,7 @@ def _show_now(project: int) -> None:
     try:
         jobs = read_jobs(get_job_queue())
     except QueueUnavailableError as error:
-        st.error(str(error))
+        show_error(error)
         st.write("Until it is back nothing is learnt, though pre-labels are still served.")
         return
     if not jobs.workers:
@@ -35,6 +39,7 @@ def _show_now(project: int) -> None:
         st.write("Nothing runs. A submitted label starts a turn at once.")
     for job in jobs.running:
         _show_job(job)
+    _show_finetuning(project)
     st.header("The last turn of this project", divider="gray")
     _show_last_turn(jobs, project)
 
@@ -42,11 +47,23 @@ def _show_now(project: int) -> None:
 def _show_job(job: RunningJob) -> None:
     of = f" of project {job.project_id}" if job.project_id else ""
     since = f", for {(datetime.now(UTC) - job.since).total_seconds():.0f} s" if job.since else ""
-    words = f"{job.queue}{of}: {job.stage or 'begins'}{since}"
+    words = f"{job.queue}{of}: {escaped(job.stage) or 'begins'}{since}"
     if job.total:
         st.progress(min(job.done / job.total, 1.0), text=f"{words} ({job.done} of {job.total})")
     else:
         st.write(words)
+
+
+def _show_finetuning(project: int) -> None:
+    facts = finetune_facts(get_shared_services(), get_job_queue(), project)
+    told = finetune_text(facts)
+    if not told:
+        return
+    st.header("Fine-tuning of this project", divider="gray")
+    for line in told.splitlines():
+        st.write(escaped(line))
+    if facts["state"] == "running" and facts.get("total"):
+        st.progress(min(facts["done"] / facts["total"], 1.0), text=escaped(plain(facts.get("stage") or "")))
 
 
 def _show_last_turn(jobs: Jobs, project: int) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from backend.demo.cached import get_shared_services, learning, quality
 from backend.demo.charts import METRIC_NAMES, balance_chart, curve_chart, curve_rows, forecast_rows
+from backend.demo.notes import escaped, show_note
 from backend.demo.sentences import balance_rows, forecast_sentence, measure_words, saved_sentence
 from backend.jobs import get_job_queue
 from backend.project_status import project_status
@@ -19,7 +20,7 @@ def show(project: int) -> None:
     """Show it."""
     st.title("Learning")
     facts = project_status(get_shared_services(), get_job_queue(), project, learning(project))
-    st.info(f"**Next:** {facts['next_step']}", icon=":material/lightbulb:")
+    st.info(f"**Next:** {escaped(facts['next_step'])}", icon=":material/lightbulb:")
     _show_counts(facts)
     reports = {task.key: task for task in read_card(facts).tasks}
     for task in TASKS:
@@ -51,7 +52,7 @@ def _show_task(facts: Mapping[str, Any], key: str, report: TaskReport | None) ->
                 value, interval = measure_words(figure)
                 with st.container(border=True, width=260):
                     st.metric(name, value)
-                    st.caption(f"{interval} on {report.photos} hold-out photos".strip())
+                    show_note(f"{interval} on {report.photos} hold-out photos".strip())
     st.write(f"**Chosen or random?** {saved_sentence(saved)}")
     st.write(f"**More labels?** {forecast_sentence(forecast)}")
     if not curve["labels"]:
@@ -71,7 +72,7 @@ def _show_task(facts: Mapping[str, Any], key: str, report: TaskReport | None) ->
     so_far, ahead = curve_rows(curve, metric), forecast_rows(forecast, metric)
     description = f"Learning curve: {METRIC_NAMES[metric]} after so many labels. The table below has the same numbers."
     st.altair_chart(curve_chart(so_far, ahead, metric), alt=description)
-    st.caption(
+    show_note(
         "Heads fitted on the first labels, in the order in which they were made, and measured on today's "
         f"{curve['holdout']} hold-out photos. The band holds the true value 95 times in 100."
         + (" Dashed: the forecast with its 90 % interval." if ahead else "")
@@ -83,7 +84,7 @@ def _show_task(facts: Mapping[str, Any], key: str, report: TaskReport | None) ->
 
 def _show_balance(project: int) -> None:
     balance = quality(project)["balance"]
-    st.caption(
+    show_note(
         f"Fewer than {MINIMUM_LABELS} labels of a class are too few for a model to rely on, "
         f"{GOOD_LABELS} are good. Choosing by uncertainty evens out what the pool is short of, as far as it can."
     )
@@ -92,4 +93,4 @@ def _show_balance(project: int) -> None:
         words = ", ".join(f"{row['class']} {row['labels']} ({row['state']})" for row in rows)
         st.subheader(task.en)
         st.altair_chart(balance_chart(rows), alt=f"Labels of each class of {task.en.lower()}: {words}")
-        st.caption(words)
+        show_note(words)

@@ -7,8 +7,9 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from backend.demo import jobs_page, learning_page, quality_page, queue_page, versions_page
+from backend.demo import jobs_page, learning_page, photo_page, quality_page, queue_page, versions_page
 from backend.demo.cached import get_shared_services, project_title
+from backend.demo.notes import show_error
 from carcond.drawn_car import draw_car
 from carcond.errors import CarcondError
 
@@ -24,10 +25,11 @@ def main() -> None:
     try:
         project = _choose_project()
     except CarcondError as error:
-        st.error(str(error))
+        show_error(error)
         st.stop()
     page = st.navigation(
         [
+            _page(partial(photo_page.show, project), "Photo", "photo_camera"),
             _page(partial(learning_page.show, project), "Learning", "show_chart"),
             _page(partial(versions_page.show, project), "Versions", "history"),
             _page(partial(queue_page.show, project), "Queue", "low_priority"),
@@ -39,7 +41,7 @@ def main() -> None:
     try:
         page.run()
     except CarcondError as error:
-        st.error(str(error))
+        show_error(error)
 
 
 @st.cache_data(show_spinner=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from backend.demo.cached import get_shared_services, get_thumbnails
+from backend.demo.notes import escaped
 
 # Four side by side on a wide page, one on a phone.
 _WIDTH = 268
@@ -34,7 +35,7 @@ def show_cards(project: int, cards: Sequence[PhotoCard]) -> None:
         pictures = get_thumbnails().of({card.task_id: card.url for card in cards})
     problems = {picture.problem for picture in pictures.values() if picture.problem}
     if problems:
-        st.warning(f"Some photos cannot be shown: {sorted(problems)[0]}")
+        st.warning(f"Some photos cannot be shown: {escaped(sorted(problems)[0])}")
     with st.container(horizontal=True):
         for card in cards:
             with st.container(border=True, width=_WIDTH):

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from backend.demo.cached import get_shared_services, quality
+from backend.demo.notes import show_note
 from backend.demo.photo_cards import PhotoCard, show_cards
 from carcond.taxonomy import TASK_BY_KEY, TASKS
 
@@ -48,7 +49,7 @@ def _show_suspects(project: int, suspects: Sequence[Mapping[str, Any]], judged: 
         doubts.setdefault(int(suspect["photo"]), []).append(_doubt(suspect))
     cards = [PhotoCard(task_id, urls[task_id], f"Photo {task_id}", lines) for task_id, lines in doubts.items()]
     if len(cards) > _SHOWN:
-        st.caption(f"The first {_SHOWN} of {len(cards)}.")
+        show_note(f"The first {_SHOWN} of {len(cards)}.")
     show_cards(project, cards[:_SHOWN])
 
 
@@ -82,4 +83,4 @@ def _show_agreement(agreement: Mapping[str, Any]) -> None:
         if (found := agreement.get(task.key))
     ]
     st.table(rows, hide_index=True)
-    st.caption("Alpha is 1 when all agree and 0 when they agree no more than by chance.")
+    show_note("Alpha is 1 when all agree and 0 when they agree no more than by chance.")

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from backend.demo.cached import get_shared_services
+from backend.demo.notes import escaped
 from backend.demo.photo_cards import PhotoCard, show_cards
 from backend.demo.queue_facts import QueuedPhoto, queued_photos
 from carcond.errors import EncoderError
@@ -16,7 +17,7 @@ def show(project: int) -> None:
     try:
         photos = queued_photos(services, project, services.settings.queue_size)
     except EncoderError as error:
-        st.info(f"There is no queue yet: {error}")
+        st.info(f"There is no queue yet: {escaped(error)}")
         return
     if not photos:
         st.info(

@@ -22,11 +22,12 @@ def saved_sentence(saved: Mapping[str, Any]) -> str:
     if not saved.get("known") or ratio is None or low is None or high is None:
         return f"Not yet known: {plain(saved.get('missing') or 'too few labels', 200)}."
     share = mapping(saved, "saved")
-    told = f"({_percent(number(share, 'low'))} to {_percent(number(share, 'high'))}, 90 % interval)"
     compared = f"seen on the first {count(saved, 'compared')} labels"
     if ratio <= 1:
         saved_share = _percent(number(share, "share"))
+        told = f"({_percent(number(share, 'low'))} to {_percent(number(share, 'high'))}, 90 % interval)"
         return f"Choosing photos saved {saved_share} of the labels that random ones take {told}, {compared}."
+    told = f"({low:.2f} to {high:.2f}, 90 % interval)"
     return f"Chosen labels taught less than random ones: {ratio:.2f} times as many are needed {told}, {compared}."
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from backend.demo.cached import get_shared_services
+from backend.demo.notes import escaped, show_error
 from backend.demo.rollback import roll_back
 from backend.jobs import get_job_queue
 from backend.services import Services
@@ -53,7 +54,7 @@ def _show_serving(project: int, registry: Registry) -> None:
 
 def _verdict_words(version: Version) -> str:
     gate = read_card(version.card).gate
-    return f"{_VERDICTS[gate.accepted][2:].capitalize()}: {gate.reason}." if gate and gate.reason else ""
+    return f"{_VERDICTS[gate.accepted][2:].capitalize()}: {escaped(gate.reason)}." if gate and gate.reason else ""
 
 
 def _table_row(row: Mapping[str, Any]) -> dict[str, str]:
@@ -61,15 +62,14 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, str]:
     if "error" in row:
         return {"Version": name, "Gate": "cannot be read"}
     labels, gate = row["labels"], row["gate"]
+    told = {task: row["holdout"].get(task.key, {}) for task in TASKS}
     scores = {
-        f"{task.en}: {what}": number(row["holdout"].get(task.key, {}).get(key))
-        for task in TASKS
-        for what, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
+        f"{task.en}: accuracy / F1": f"{number(part.get('accuracy'))} / {number(part.get('macro_f1'))}"
+        for task, part in told.items()
     }
     return {
         "Version": name,
         "Gate": _VERDICTS[gate["accepted"] if gate else None],
-        "Made (UTC)": row["created"].replace("T", " ").removesuffix("+00:00"),
         "Train + hold-out": f"{count(labels['train'])} + {count(labels['holdout'])}",
         **scores,
     }
@@ -94,9 +94,13 @@ def _ask_before_rollback(project: int, serving: int) -> None:
             # Services of its own: models are not exchanged from several threads.
             change = roll_back(Services(services.settings), get_job_queue(), project, serving, who=who, why=why)
         except CarcondError as error:
-            st.error(str(error))
+            show_error(error)
             return
-        later = f" Label Studio keeps the old order until the worker runs: {change.problem}" if change.problem else ""
+        later = (
+            f" Label Studio keeps the old order until the worker runs: {escaped(change.problem)}"
+            if change.problem
+            else ""
+        )
         st.session_state[_CONFIRMED] = f"{previous.name} serves.{later}"
         st.rerun()
 
@@ -109,7 +113,7 @@ def _show_card(registry: Registry, numbers: list[int]) -> None:
     try:
         card = registry.card(number_)
     except RegistryError as error:
-        st.error(str(error))
+        show_error(error)
         return
     st.iframe(card_page(card, framed=True), alt=f"Report card of {version_name(number_)}")
 
@@ -125,6 +129,6 @@ def _record_row(each: Promotion) -> dict[str, str]:
         "When (UTC)": each.when.replace("T", " ").removesuffix("+00:00"),
         "What": "rolled back to" if each.action == "rollback" else "promoted",
         "Version": version_name(each.version),
-        "Who": plain(each.who),
-        "Why": plain(each.why, 300),
+        "Who": escaped(plain(each.who)),
+        "Why": escaped(plain(each.why, 300)),
     }
