@@ -8,7 +8,7 @@ from tests.carcond.histories import draw_history
 HISTORY = draw_history(200, distance=3.0)
 
 
-def drawn(chart: Any) -> list[dict[str, Any]]:
+def drawn(chart: Any) -> list[Any]:
     """The data of each layer."""
     spec = chart.to_dict()
     data = [layer.get("data", spec.get("data")) for layer in spec["layer"]]
