@@ -11,7 +11,7 @@ from typing import Any
 from backend.label_config import LabelBinding
 from backend.labelstudio import PredictionDraft
 from backend.services import Services
-from carcond.errors import CarcondError
+from carcond.errors import CarcondError, PhotoFetchError
 from carcond.explain import explain_photo
 from carcond.heads import Heads
 from carcond.suspected_box import Box
@@ -40,14 +40,18 @@ class DamageBoxes:
     def with_box(self, result: list[dict[str, Any]], url: str) -> list[dict[str, Any]]:
         """The regions of a prediction, with a box when they say that the car is damaged.
 
-        A photo that cannot be had costs the box only, with a line in the log.
+        A photo that cannot be had costs the box only, with a line in the log. After one that could not be reached no
+        further box is tried: waiting for each photo of a host that is down would hold up the queue.
         """
-        if self._heads is None or self._binding.labels(result).get(DAMAGE.key) != DAMAGED:
+        heads = self._heads
+        if heads is None or self._binding.labels(result).get(DAMAGE.key) != DAMAGED:
             return result
         try:
-            box = self._box(url, self._heads)
+            box = self._box(url, heads)
         except CarcondError as error:
             logger.warning("no box: %s", error)
+            if isinstance(error, PhotoFetchError) and error.transient:
+                self._heads = None
             return result
         return [*result, self._binding.box_region(box, _confidence(result, self._binding))] if box else result
 

@@ -73,6 +73,18 @@ def test_a_photo_that_is_gone_costs_the_box_only(
     assert "no box" in caplog.text
 
 
+def test_after_a_photo_that_is_out_of_reach_no_further_one_is_waited_for(
+    trained: tuple[Garage, list[int]], heads: Heads, suspicious: str
+) -> None:
+    garage = trained[0]
+    garage.server.answers["/down.jpg"] = Reply(b"", 503)
+    boxes = DamageBoxes(garage.services, BINDING, heads)
+    assert boxes.with_box(DAMAGED, "/gone.jpg") == DAMAGED
+    assert boxes.with_box(DAMAGED, suspicious) != DAMAGED
+    assert boxes.with_box(DAMAGED, "/down.jpg") == DAMAGED
+    assert boxes.with_box(DAMAGED, suspicious) == DAMAGED
+
+
 @pytest.fixture
 def boxed(garage: Garage, monkeypatch: pytest.MonkeyPatch) -> tuple[Garage, list[int]]:
     """A project with room for boxes, and thirty photos to be labelled; each damaged one looks so in one place."""
