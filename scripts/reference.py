@@ -119,7 +119,7 @@ def _labels(metric: Metric) -> list[str]:
 def findings_page() -> str:
     """All that `carcond doctor` can find."""
     rows = [
-        f"| `{kind.name}` | {kind.level.value} | {kind.symptom} | {kind.example.what} {kind.why} | {kind.example.fix} |"
+        f"| `{kind.name}` | {kind.level} | {kind.symptom} | {kind.example.what}<br>{kind.why} | {kind.example.fix} |"
         for kind in kinds()
     ]
     return _page(

@@ -34,7 +34,7 @@ GUARDED = Kind(
     "Connecting the backend answers HTTP 403, or it shows as disconnected though it runs.",
     "Label Studio's SSRF guard does not let it call the backend at {url}.",
     "By default it calls public addresses only.",
-    "Start Label Studio with {lines}",
+    "Start Label Studio with these in its environment: {lines}",
 )
 UNREACHABLE = Kind(
     "backend-unreachable",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from backend.backend_address import BackendAddress
-from backend.jobs import TURNS, JobQueue
+from backend.jobs import JobQueue
 from backend.labelstudio import LabelStudioApi, ProjectInfo
 from backend.ml_backends import find_ours, read_backends
 from backend.services import Services
@@ -98,8 +98,8 @@ class Examination:
         return JobQueue(self.settings)
 
     @cached_property
-    def workers_alive(self) -> int:
-        """How many workers that take turns have reported lately.
+    def workers(self) -> list[list[str]]:
+        """The queues of each worker that has reported lately.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -109,7 +109,7 @@ class Examination:
         from backend.queue_metrics import is_alive  # noqa: PLC0415
 
         workers = Worker.all(connection=self.queue.redis)
-        return sum(is_alive(worker) and TURNS in worker.queue_names() for worker in workers)
+        return [worker.queue_names() for worker in workers if is_alive(worker)]
 
     @cached_property
     def greeting(self) -> Answer:

@@ -7,7 +7,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from backend.doctor.examination import Examination, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.jobs import TURNS, JobQueue
+from backend.jobs import FINETUNES, TURNS, JobQueue
 
 AWAY = Kind(
     "redis-unreachable",
@@ -41,6 +41,14 @@ NO_WORKER = Kind(
     "No worker is alive.",
     "Workers learn from labels, look at photos and order the queue.",
     "python -m backend.worker (scripts/up starts it; in Compose: docker compose up --detach worker)",
+)
+NO_FINETUNER = Kind(
+    "no-finetune-worker",
+    Level.WARNING,
+    "A fine-tuning waits and waits.",
+    "A fine-tuning waits, of project {projects}, and no worker that is alive takes any.",
+    "Ordinary workers leave them alone: one would keep them from turns for hours.",
+    "python -m backend.worker --queues finetune",
 )
 STUCK = Kind(
     "queue-grows",
@@ -94,9 +102,17 @@ def check_persistence(whole: Examination) -> Iterator[Finding]:
 
 
 def check_workers(whole: Examination) -> Iterator[Finding]:
-    """Whether a worker is alive."""
-    alive = whole.workers_alive
+    """Whether a worker is alive, and one for fine-tunings if such wait."""
+    alive = _listening_to(whole, TURNS)
     yield fine(f"{alive} alive") if alive else NO_WORKER.found()
+    waiting = whole.queue.waiting_finetunings()
+    if waiting and not _listening_to(whole, FINETUNES):
+        yield NO_FINETUNER.found(projects=", ".join(map(str, sorted(waiting))))
+
+
+def _listening_to(whole: Examination, queue: str) -> int:
+    """How many workers that are alive take jobs of a queue."""
+    return sum(queue in queues for queues in whole.workers)
 
 
 def check_queue(whole: Examination) -> Iterator[Finding]:
@@ -105,7 +121,7 @@ def check_queue(whole: Examination) -> Iterator[Finding]:
 
     queues = {each.name: each for each in whole.queue.queues()}
     seconds, waiting = waited(queues[TURNS]), queues[TURNS].count
-    if whole.workers_alive and seconds > _RECONCILES * whole.settings.reconcile_every_s:
+    if _listening_to(whole, TURNS) and seconds > _RECONCILES * whole.settings.reconcile_every_s:
         yield STUCK.found(count=waiting, seconds=round(seconds))
     failed = sum(each.failed_job_registry.get_job_count(cleanup=False) for each in queues.values())
     if failed:

@@ -34,7 +34,7 @@ GUARDED = Kind(
     "The backend is connected, and labels are learnt a minute late.",
     "Label Studio's SSRF guard does not let it call the webhook at {url}.",
     "The guard for webhooks is another than that for ML backends, and refuses without a word.",
-    "Start Label Studio with {lines}",
+    "Start Label Studio with these in its environment: {lines}",
 )
 OFF = Kind(
     "webhook-off",

@@ -1,10 +1,10 @@
 """Jobs that failed, and addresses that are none. The rest is in tests/e2e/test_doctor.py."""
 
-from rq import SimpleWorker
+from rq import SimpleWorker, Worker
 from rq.serializers import JSONSerializer
 
-from backend.doctor.jobs import check_queue, check_redis
-from backend.jobs import JobQueue
+from backend.doctor.jobs import check_queue, check_redis, check_workers
+from backend.jobs import FINETUNES, JobQueue
 from tests.backend.doctor.conftest import Look
 
 
@@ -19,3 +19,15 @@ def test_jobs_that_failed_are_told_with_the_last_words(look: Look, job_queue: Jo
     found = look(check_queue, REDIS_URL=redis_url)["jobs-failed"]
     assert "1 jobs failed" in found.what
     assert "Label Studio at http://127.0.0.1:1 could not be reached" in found.what
+
+
+def test_a_fine_tuning_that_no_worker_takes_is_told_with_the_command_of_one_that_does(
+    look: Look, job_queue: JobQueue, redis_url: str
+) -> None:
+    job_queue.enqueue_finetuning(3, print)
+    Worker(job_queue.queues(), connection=job_queue.redis).register_birth()  # type: ignore[no-untyped-call]
+    found = look(check_workers, REDIS_URL=redis_url)
+    assert found[""].what == "1 alive"
+    assert "of project 3," in found["no-finetune-worker"].what
+    Worker(job_queue.queues([FINETUNES]), connection=job_queue.redis).register_birth()  # type: ignore[no-untyped-call]
+    assert set(look(check_workers, REDIS_URL=redis_url)) == {""}
