@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
+from backend.address_probes import backend_refusal, webhook_refusal
 from backend.backend_address import BackendAddress, refusal_advice
 from backend.connection_changes import (
     ANY_VERSION,
@@ -28,7 +27,6 @@ from backend.photo_sample import sample_photos
 from backend.provision import WANTED_SETTINGS, check_config
 from backend.services import Services
 from backend.webhooks import read_webhooks, wanted_webhook, webhook_faults
-from carcond.errors import LabelStudioError
 from carcond.registry import is_ours
 
 
@@ -139,18 +137,7 @@ def _obstacles(
             f"a carcond at {ours['url']} is connected already, and two would write one queue: take that one away first "
             f"(carcond connect {project_id} --undo where it was connected, or Settings > Model)"
         )
-    # Requests that can never be granted: one names no project, the other an action that does not exist.
-    yield from _refusal(api, "/api/ml/", {"url": backend.url}, backend)
-    yield from _refusal(api, "/api/webhooks/", {"url": backend.webhook_url, "actions": ["NO_SUCH_ACTION"]}, backend)
-
-
-def _refusal(api: LabelStudioApi, path: str, body: dict[str, Any], backend: BackendAddress) -> Iterator[str]:
-    """Why Label Studio would not call an address, and what to do."""
-    try:
-        api.request("POST", path, json=body)
-    except LabelStudioError as error:
-        if error.status not in (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN):
-            raise
-        advice = refusal_advice(str(error), backend)
+    for refusal in (backend_refusal(api, backend, project_id), webhook_refusal(api, backend, project_id)):
+        advice = refusal_advice(refusal, backend)
         if advice:
             yield advice

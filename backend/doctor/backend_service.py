@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from backend.address_probes import backend_refusal, is_guarded
 from backend.backend_address import BackendAddress
 from backend.doctor.examination import ProjectExamination, ask, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.doctor.probes import backend_refusal, is_guarded
 from backend.ssrf_guard import opening_lines
 
 NOT_CONNECTED = Kind(

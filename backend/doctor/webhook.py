@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from backend.address_probes import is_dotless, is_guarded, webhook_refusal
 from backend.doctor.backend_service import guarded
 from backend.doctor.examination import ProjectExamination, shown_url
 from backend.doctor.finding import CannotSayError, Finding, Kind, Level, fine
-from backend.doctor.probes import is_dotless, is_guarded, webhook_refusal
 from backend.webhooks import WEBHOOK_ACTIONS
 
 MISSING = Kind(

@@ -87,8 +87,10 @@ class FakeConnections(FakeLabelStudio):
     def _add(self, kind: str, json: dict[str, Any]) -> dict[str, Any]:
         if kind in self.refusals:
             raise LabelStudioError(self.refusals[kind], 403)
-        if "project" not in json or "NO_SUCH_ACTION" in json.get("actions", ()):
-            raise LabelStudioError("Label Studio answered HTTP 400: This field is required.", 400)
+        if json.get("auth_method", "NONE") not in ("NONE", "BASIC_AUTH") or not isinstance(
+            json.get("is_active", True), bool
+        ):
+            raise LabelStudioError("Label Studio answered HTTP 400: this is not a valid choice.", 400)
         if kind == "webhooks":
             self.hooks.append(self.hook(json["url"]) | json)
             return {}

@@ -10,7 +10,7 @@ from backend.backend_address import BackendAddress
 from backend.labelstudio import LabelStudioApi
 from carcond.errors import LabelStudioError
 
-_IMPOSSIBLE = "carcond-doctor"
+_IMPOSSIBLE = "nothing like this"
 
 
 def backend_refusal(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> str:
