@@ -137,15 +137,22 @@ def _row(name: str, own: Sequence[Visit]) -> dict[str, Any]:
 
 
 def _trend(own: Sequence[Visit]) -> str:
-    """What changed between the last two visits of one car that are sure: "new damage", "dirtier", ...; or "same"."""
+    """What changed at the latest visit of a car: "new damage", "dirtier", ..., or "same".
+
+    It is compared, task by task, with the latest visit before that is sure; empty when there is nothing to compare.
+    """
     last = own[-1]
     before = [visit for visit in own[:-1] if visit.files[0].car == last.files[0].car]
-    changes = []
+    changes, compared = [], False
     for key, worse, better in ((DAMAGE.key, "new damage", "repaired"), (CLEANLINESS.key, "dirtier", "cleaner")):
-        levels = [level for visit in (*before, last) if (level := _level(visit, key)) is not None]
-        if len(levels) > 1 and _level(last, key) is not None and levels[-1] != levels[-2]:
-            changes.append(worse if levels[-1] > levels[-2] else better)
-    return ", ".join(changes) or ("same" if before else "")
+        earlier = [level for visit in before if (level := _level(visit, key)) is not None]
+        now = _level(last, key)
+        if now is None or not earlier:
+            continue
+        compared = True
+        if now != earlier[-1]:
+            changes.append(worse if now > earlier[-1] else better)
+    return ", ".join(changes) or ("same" if compared else "")
 
 
 def _level(visit: Visit, key: str) -> int | None:

@@ -93,6 +93,11 @@ def test_what_is_not_sure_is_no_trend(fleet: Fleet) -> None:
     assert fleet.row("blue")["trend"] == "new damage"
 
 
+def test_a_latest_visit_of_which_nothing_is_known_is_no_trend(fleet: Fleet) -> None:
+    fleet.add("blue", "2026-06-01", photo_condition(look=replace(FINE, width=100)))
+    assert fleet.row("blue")["trend"] == ""
+
+
 def test_another_car_of_a_driver_is_no_trend() -> None:
     fleet = Fleet()
     fleet.add("red", "2026-05-01", photo_condition(CLEAN, INTACT), driver="anna")
