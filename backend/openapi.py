@@ -15,6 +15,17 @@ MAX_IMAGES = 10
 _REF = "#/components/schemas/{model}"
 _FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
 _RETRY_AFTER = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}}
+# `/predict` is Label Studio's too, whose errors are one sentence under `error`.
+_NO_PHOTO = {
+    "400": {
+        "description": "The body is neither multipart/form-data nor what Label Studio sends.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+            }
+        },
+    }
+}
 _PROBLEMS = {
     401: "The token is missing or wrong.",
     413: "The photos are too large.",
@@ -32,6 +43,8 @@ def openapi_document() -> dict[str, Any]:
     _, schemas = models_json_schema([(model, "serialization") for model in models], ref_template=_REF)
     components = schemas["$defs"]
     fields = components.pop("ConditionRequest")["properties"]
+    short = _operation("predict", "The condition that one photo shows.", {"image": _FILE}, ShortAnswer)
+    short["responses"] |= _NO_PHOTO
     several = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_IMAGES}
     return {
         "openapi": "3.1.0",
@@ -41,9 +54,7 @@ def openapi_document() -> dict[str, Any]:
             "description": "The condition of a car, from photos of it.",
         },
         "paths": {
-            "/predict": {
-                "post": _operation("predict", "The condition that one photo shows.", {"image": _FILE}, ShortAnswer)
-            },
+            "/predict": {"post": short},
             "/api/v1/condition": {
                 "post": _operation(
                     "condition",

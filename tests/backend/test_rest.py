@@ -353,6 +353,12 @@ def test_the_document_is_served_to_everybody_and_describes_the_routes(make_clien
         Draft202012Validator.check_schema(schema)
 
 
+def test_the_document_tells_what_predict_answers_to_neither_photo_nor_tasks(client: FlaskClient) -> None:
+    response = client.post("/predict")
+    described = openapi_document()["paths"]["/predict"]["post"]["responses"][str(response.status_code)]
+    Draft202012Validator(described["content"][response.content_type]["schema"]).validate(response.get_json())
+
+
 def test_every_reference_of_the_document_leads_somewhere() -> None:
     document = openapi_document()
     named = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
