@@ -1,4 +1,4 @@
-"""The examples of docs/api.md, run by a shell against a running backend."""
+"""A running backend: the examples of docs/api.md, run by a shell, and many callers at once."""
 
 import json
 import os
@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
@@ -100,6 +102,25 @@ def test_each_example_answers_what_the_page_shows(backend: str, folder: Path, to
     log = (folder / "backend.log").read_text(encoding="utf-8")
     assert token[0] not in log
     assert "Traceback" not in log
+
+
+def test_of_twenty_callers_at_once_none_is_lost(backend: str, folder: Path, token: tuple[str, str]) -> None:
+    photo = (folder / "car.jpg").read_bytes()
+    headers = {"Authorization": f"Bearer {token[0]}"}
+
+    def ask(caller: int) -> tuple[int, str]:
+        response = httpx.post(
+            f"{backend}/api/v1/condition",
+            files={"image": (f"{caller}.jpg", photo)},
+            headers=headers,
+            timeout=60,
+            trust_env=False,
+        )
+        return response.status_code, response.json()["photos"][0]["file"]
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(20)))
+    assert answers == [(200, f"{caller}.jpg") for caller in range(20)]
 
 
 def schema_of(document: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
