@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "look again": ("backend.review", "backend.tabs"),
     "backend, webhook": (
         *("backend.backend_address", "backend.ssrf_guard", "backend.ml_backends", "backend.webhooks"),
-        *("backend.connection_changes", "backend.provision"),
+        *("backend.connection_changes", "backend.provision", "backend.address_probes"),
     ),
     "connection": ("backend.connection", "backend.connection_*", "backend.disconnection", "backend.photo_sample"),
     "Label Studio": ("backend.labelstudio", "backend.label_config", "backend.photos"),
