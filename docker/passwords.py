@@ -4,6 +4,7 @@ One volume holds everything. A service sees only the files of its own group, whi
 the passwords themselves are in a file that belongs to this module's user alone.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -26,6 +27,7 @@ _PASSWORDS = (
     "postgres",
     "redis",
     "backend",
+    "demo",
     "grafana",
 )
 # Folder of the volume -> group that may read it; docker-compose.yml names the same numbers under `group_add`.
@@ -90,7 +92,9 @@ def service_files(passwords: Mapping[str, str], subnet: str) -> dict[str, str]:
             DATABASE_URL=database,
             CARCOND_BASIC_AUTH_USER=BACKEND_USER,
             CARCOND_BASIC_AUTH_PASSWORD=passwords["backend"],
-        ),
+            CARCOND_DEMO_TOKEN=passwords["demo"],
+        )
+        + _with_demo_token(passwords["demo"]),
         "label-studio/environment": _shell_lines(
             LABEL_STUDIO_USERNAME=EMAIL,
             LABEL_STUDIO_PASSWORD=passwords["label_studio_password"],
@@ -112,6 +116,12 @@ def write_files(folder: Path, files: Mapping[str, str], groups: Mapping[str, int
         path = folder / name
         path.parent.mkdir(mode=0o755, exist_ok=True)
         _write(path, text, 0o440, groups[path.parent.name])
+
+
+def _with_demo_token(token: str) -> str:
+    """A line that adds the demo to the applications that somebody named in `.env`."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    return f'export CARCOND_API_TOKENS="${{CARCOND_API_TOKENS:+$CARCOND_API_TOKENS,}}demo:{digest}"\n'
 
 
 def _shell_lines(**values: str) -> str:

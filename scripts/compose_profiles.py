@@ -13,6 +13,15 @@ from scripts.compose_report import Report, expect
 
 # Hands the passwords to commands, as it does to the services.
 _ENTRYPOINT = ("/opt/code/docker/entrypoint",)
+# Asks the backend as the page does, of a picture that is drawn.
+_ASK = """
+import pathlib, sys
+from backend.demo.condition_client import ask_condition
+from carcond.samples import draw_samples
+from carcond.settings import get_settings
+(picture,) = draw_samples(pathlib.Path('/tmp/drawn'), 1, seed=0)
+print(ask_condition(get_settings(), int(sys.argv[1]), picture.read_bytes(), 'en').model_dump_json())
+"""
 _DASHBOARD = Path("docker/monitoring/grafana/dashboards/carcond.json")
 
 
@@ -26,8 +35,8 @@ def check_profiles(project: ComposeProject, project_id: int, report: Report) -> 
         _check_monitoring(project, found)
     with report.check("profile `finetune`: a training begins, and ends when it is cancelled") as found:
         _check_finetune(project, project_id, found)
-    with report.check("profile `demo`: the page is there for whoever knows the password") as found:
-        _check_demo(project, found)
+    with report.check("profile `demo`: whoever knows the password sees the page, which gets answers") as found:
+        _check_demo(project, project_id, found)
 
 
 def check_processes(project: ComposeProject) -> int:
@@ -95,7 +104,7 @@ def _check_finetune(project: ComposeProject, project_id: int, found: list[str]) 
     project.compose("--profile", "finetune", "rm", "--stop", "--force", "finetune")
 
 
-def _check_demo(project: ComposeProject, found: list[str]) -> None:
+def _check_demo(project: ComposeProject, project_id: int, found: list[str]) -> None:
     project.compose("--profile", "demo", "up", "-d", "--no-recreate", "--wait", "demo")
     processes = check_processes(project)
     status, _ = _read_page(project.demo_url, "")
@@ -103,7 +112,8 @@ def _check_demo(project: ComposeProject, found: list[str]) -> None:
     name, password = (project.secret(f"CARCOND_BASIC_AUTH_{part}") for part in ("USER", "PASSWORD"))
     status, page = _read_page(project.demo_url, f"{name}:{password}")
     expect(status == 200 and "<title>" in page, f"with the password the page answers {status}: {page[:200]}")
-    found.append(f"401 without, 200 with it, {processes} processes")
+    answer = json.loads(project.compose("exec", "-T", "demo", *_ENTRYPOINT, "python3", "-c", _ASK, str(project_id)))
+    found.append(f"401 without, 200 with it; of a drawing it is told {sorted(answer)}; {processes} processes")
     project.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 

@@ -173,6 +173,12 @@ def test_the_backend_has_a_name_with_a_dot() -> None:
     assert service("backend")["networks"]["web"]["aliases"] == ["backend.carcond.internal"]
 
 
+def test_the_demo_asks_the_backend_by_that_name() -> None:
+    (alias,) = service("backend")["networks"]["web"]["aliases"]
+    assert service("demo")["environment"]["CARCOND_BACKEND_URL"] == f"http://{alias}:9090"
+    assert service("demo")["environment"].items() > service("backend")["environment"].items()
+
+
 def test_copies_of_backend_and_worker_do_not_fight_for_a_port_or_a_name() -> None:
     for name in ("backend", "worker"):
         assert "ports" not in service(name)

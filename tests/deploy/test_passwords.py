@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from carcond.settings import Settings
 from docker.passwords import load_passwords, login_text, service_files, write_files
 
 SUBNET = "10.213.90.0/24"
@@ -57,6 +59,22 @@ def test_the_environment_is_one_that_a_shell_reads(tmp_path: Path) -> None:
     url = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert make_url(url).password == passwords["carcond_database"]
     assert make_url(url).drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("named", ["", "shop:" + "0" * 64])
+def test_the_demo_is_one_of_the_applications_beside_those_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    passwords = load_passwords(tmp_path)
+    write_files(tmp_path, service_files(passwords, SUBNET), dict.fromkeys(GROUP_NAMES, os.getgid()))
+    command = f'set -eu; . {tmp_path}/carcond/environment; printf "%s\n" "$CARCOND_API_TOKENS" "$CARCOND_DEMO_TOKEN"'
+    environment = {"CARCOND_API_TOKENS": named} if named else {}
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    tokens, demo = done.stdout.splitlines()
+    monkeypatch.setenv("CARCOND_API_TOKENS", tokens)
+    known = Settings().api_tokens
+    assert known["demo"] == hashlib.sha256(demo.encode()).hexdigest()
+    assert set(known) == ({"demo", "shop"} if named else {"demo"})
 
 
 GROUP_NAMES = ("carcond", "label-studio", "postgres", "redis", "grafana", "prometheus")
