@@ -41,13 +41,16 @@ def run_trainer(directory: Path, memory_mb: int, tell: Tell, is_cancelled: Calla
     for name in (PROGRESS, OUTCOME):
         (directory / name).unlink(missing_ok=True)
     kills = _out_of_memory_kills()
-    command = [sys.executable, "-m", "carcond.finetuning.trainer", str(directory), str(os.getpid())]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:  # noqa: S603 - nothing of it is a user's
+    with subprocess.Popen(_command(directory), stdin=subprocess.DEVNULL) as process:  # noqa: S603 - nothing of it is a user's
         try:
             _watch(process, directory / PROGRESS, memory_mb, tell, is_cancelled)
         finally:
             process.kill()
     return _outcome(directory, process.returncode, _out_of_memory_kills() > kills)
+
+
+def _command(directory: Path) -> list[str]:
+    return [sys.executable, "-m", "carcond.finetuning.trainer", str(directory), str(os.getpid())]
 
 
 def _watch(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.finetune_jobs import cancel_finetuning, start_finetuning
+from backend.finetune_record import FinetuneRecord
 from backend.jobs import get_job_queue
 from backend.services import get_services
 from backend.worker import LoopWorker
@@ -44,14 +46,16 @@ def project(redis_url: str, server: HttpServer, make_settings: MakeSettings) -> 
 
 
 @pytest.fixture
-def start_worker(project: EmptyProject, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def start_worker(project: EmptyProject, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `python -m backend.worker` in this environment."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
         log = (tmp_path / f"worker-{len(started)}.log").open("wb")
         with log:
-            started.append(subprocess.Popen([sys.executable, "-m", "backend.worker"], stdout=log, stderr=log))
+            started.append(
+                subprocess.Popen([sys.executable, "-m", "backend.worker", *arguments], stdout=log, stderr=log)
+            )
         return started[-1]
 
     yield start
@@ -156,3 +160,47 @@ def test_an_older_worker_refuses_to_start_on_a_newer_store_and_says_why(
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("the worker cannot run: expected a store of revision")
+
+
+def test_a_worker_for_fine_tunings_takes_no_turns(
+    project: EmptyProject, start_worker: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    serve_project()
+    queue = get_job_queue()
+    start_worker("--queues", "finetune")
+    start_finetuning(queue, PROJECT, "anna")
+    record = FinetuneRecord(queue.redis, PROJECT)
+    until(lambda: not record.is_under_way)
+    told = record.read()
+    assert told["state"] == "failed"  # nothing is labelled
+    assert "got 0 that can be read" in told["reason"]
+    assert project.asked == 0
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_fine_tuning_and_the_next_goes_on_with_it(
+    project: EmptyProject,
+    start_worker: Callable[..., subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    serve_project()
+    os.mkfifo(tmp_path / "training.yaml")  # settings for which it waits
+    monkeypatch.setenv("CARCOND_FINETUNE_CONFIG", str(tmp_path / "training.yaml"))
+    queue = get_job_queue()
+    start_finetuning(queue, PROJECT, "anna")
+    record = FinetuneRecord(queue.redis, PROJECT)
+    process = start_worker("--queues", "finetune")
+    until(lambda: record.read()["state"] == "running")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(_WAIT_SECONDS) == 0
+    assert record.is_under_way
+    start_worker("--queues", "finetune")
+    until(lambda: record.read().get("starts") == 2)
+    cancel_finetuning(queue, PROJECT)
+    (tmp_path / "training.yaml").write_text("epochs: 1\n")
+    until(lambda: not record.is_under_way)
+
+
+def test_a_queue_that_is_none_is_refused(start_worker: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    assert start_worker("--queues", "finetunes").wait(_WAIT_SECONDS) == 2
+    assert "invalid choice: 'finetunes'" in (tmp_path / "worker-0.log").read_text()

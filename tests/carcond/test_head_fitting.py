@@ -5,8 +5,9 @@ from scipy.special import softmax as reference_softmax
 from sklearn.linear_model import LogisticRegression
 
 from carcond.errors import NotEnoughLabelsError
-from carcond.head_fitting import fit_heads, fit_temperature
-from carcond.heads import UNKNOWN, FloatArray, Head, IntArray, softmax
+from carcond.folds import stratified_folds
+from carcond.head_fitting import fit_heads, fit_linear, fit_temperature
+from carcond.heads import UNKNOWN, BoolArray, FloatArray, Head, IntArray, softmax
 from carcond.taxonomy import CLEANLINESS, DAMAGE, TASKS, Task
 from tests.carcond.drawn_sets import draw_set
 
@@ -251,3 +252,54 @@ def test_the_fitted_temperature_makes_probabilities_honest_on_new_photos() -> No
     head = fit_heads("tiny", embeddings[:1000], {"cleanliness": indices[:1000]}).by_task["cleanliness"]
     logits = head.logits(embeddings[1000:])
     assert nll(logits, indices[1000:], head.temperature) <= nll(logits, indices[1000:], 1.0)
+
+
+def seen_by_a_tuned_encoder(seed: int, fresh: BoolArray) -> tuple[FloatArray, IntArray]:
+    """Photos that the encoder was trained on lie close together by class, and the fresh ones overlap."""
+    rng = np.random.default_rng(seed)
+    indices = np.arange(len(fresh)) % 2
+    embeddings = 0.3 * rng.normal(size=(len(fresh), 32))
+    apart, spread = np.where(fresh, 0.7, 2.0), np.where(fresh, 1.0, 0.2)
+    embeddings[:, 0] = apart * (2 * indices - 1) + spread * rng.normal(size=len(fresh))
+    return embeddings.astype(np.float32), indices
+
+
+def test_the_temperature_is_chosen_on_fresh_photos_only() -> None:
+    fresh = np.arange(180) % 3 == 0
+    embeddings, indices = seen_by_a_tuned_encoder(5, fresh)
+    blind = fit_heads("tiny", embeddings, {"damage": indices}).by_task["damage"]
+    aware = fit_heads("tiny", embeddings, {"damage": indices}, fresh=fresh).by_task["damage"]
+    np.testing.assert_array_equal(blind.weight, aware.weight)
+    assert aware.cross_fitted
+    # By hand: logits of each fresh photo from a head that was fitted without its fold.
+    fold = stratified_folds(indices, 5, 0)
+    logits = np.zeros((180, 2), np.float32)
+    for k in range(5):
+        weight, bias = fit_linear(embeddings[fold != k], indices[fold != k], 2)
+        logits[fold == k] = embeddings[fold == k] @ weight.T + bias
+    assert aware.temperature == pytest.approx(fit_temperature(logits[fresh], indices[fresh]), rel=0.05)
+    assert aware.temperature > 1.5 * blind.temperature
+
+
+def test_the_confidence_of_such_a_head_is_right_for_further_fresh_photos() -> None:
+    fresh = np.arange(180) % 3 == 0
+    embeddings, indices = seen_by_a_tuned_encoder(5, fresh)
+    further, truth = seen_by_a_tuned_encoder(6, np.ones(2000, dtype=np.bool_))
+    gaps = []
+    for known_apart in (None, fresh):
+        head = fit_heads("tiny", embeddings, {"damage": indices}, fresh=known_apart).by_task["damage"]
+        probabilities = head.probabilities(further)
+        right = probabilities.argmax(axis=1) == truth
+        gaps.append(abs(float(probabilities.max(axis=1).mean() - right.mean())))
+    blind, aware = gaps
+    assert aware < 0.05 < blind
+
+
+def test_too_few_fresh_photos_leave_the_temperature_at_one() -> None:
+    embeddings, indices = draw_set(40, 2)
+    fresh = np.arange(40) < 5  # two of one class
+    head = fit_heads("tiny", embeddings, {"damage": indices}, fresh=fresh).by_task["damage"]
+    assert head.temperature == 1.0
+    assert not head.cross_fitted
+    nothing = fit_heads("tiny", embeddings, {"damage": indices}, fresh=np.zeros(40, dtype=np.bool_))
+    assert not nothing.by_task["damage"].cross_fitted
