@@ -1,6 +1,7 @@
 """What a process needs at hand: settings, store, registries, encoders, the way to Label Studio."""
 
 from functools import cache, cached_property
+from threading import Lock
 
 from backend.labelstudio import LabelStudioApi
 from backend.photos import PhotoFetcher
@@ -18,6 +19,7 @@ class Services:
         self.settings = settings
         self._registries: dict[int, Registry] = {}
         self._encoders: dict[str, Encoder] = {}
+        self._loading = Lock()
 
     @cached_property
     def store(self) -> Store:
@@ -80,10 +82,12 @@ class Services:
         Raises:
             EncoderError: it is missing or broken.
         """
-        if encoder_id not in self._encoders:
-            directory = encoder_directory(self.settings.models_dir, encoder_id)
-            self._encoders[encoder_id] = Encoder.load(directory, self.settings.encoder_threads)
-        return self._encoders[encoder_id]
+        # Else all that ask at once after a start would load it, each into memory of its own.
+        with self._loading:
+            if encoder_id not in self._encoders:
+                directory = encoder_directory(self.settings.models_dir, encoder_id)
+                self._encoders[encoder_id] = Encoder.load(directory, self.settings.encoder_threads)
+            return self._encoders[encoder_id]
 
 
 @cache
