@@ -44,23 +44,24 @@ class Labelled:
 
 
 def read_truth(path: Path) -> dict[str, Truth]:
-    """Read a CSV with the columns file, damage, cleanliness and, if there is one, split.
+    """Read a CSV with the column file, one for each task of which something is known, and, if there is one, split.
 
     Returns:
         File as it stands in the CSV -> what is true of it.
 
     Raises:
-        StackError: a column is missing, or a class is none of the taxonomy.
+        StackError: there is no column of a file, or none of a task, or a class is none of the taxonomy.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = {"file", *(task.key for task in TASKS)}
-    if not rows or not columns <= rows[0].keys():
-        raise StackError(f"expected the columns {', '.join(sorted(columns))} in {path}")
+    known = [task for task in TASKS if rows and task.key in rows[0]]
+    if not known or "file" not in rows[0]:
+        names = ", ".join(task.key for task in TASKS)
+        raise StackError(f"expected the column file and at least one of {names} in {path}")
     truth = {}
     for row in rows:
-        classes = {task.key: row[task.key] for task in TASKS if row[task.key]}
-        for task in TASKS:
+        classes = {task.key: row[task.key] for task in known if row[task.key]}
+        for task in known:
             if task.key in classes and classes[task.key] not in task.class_keys:
                 raise StackError(
                     f"{path}: {classes[task.key]!r} is no class of {task.key}: {', '.join(task.class_keys)}"
