@@ -121,25 +121,25 @@ class RestApi:
         return project, version
 
     def _look_at(self, image: FileStorage, version: Version, *, overlay: bool) -> tuple[PhotoCondition, str | None]:
-        data = image.read()
-        limit = self._services.settings.max_photo_bytes
-        if len(data) > limit:
-            raise ProblemError(413, f"{_name(image)} has {len(data)} bytes, more than the limit of {limit}")
         try:
             encoder = self._services.encoder(version.heads.encoder_id)
         except EncoderError as error:
             logger.error("%s cannot serve: %s", version.name, error)
             raise ProblemError(503, f"the encoder of {version.name} is missing or broken", _RETRY_LATER) from error
         try:
-            return self._room.work(self._see, data, encoder, version, overlay=overlay)
+            return self._room.work(self._see, image, encoder, version, overlay=overlay)
         except UnreadableImageError as error:
             raise ProblemError(422, f"{_name(image)}: {error}") from error
 
     def _see(
-        self, data: bytes, encoder: Encoder, version: Version, *, overlay: bool
+        self, image: FileStorage, encoder: Encoder, version: Version, *, overlay: bool
     ) -> tuple[PhotoCondition, str | None]:
-        limit = self._services.settings.max_photo_pixels
-        photo = read_condition(data, encoder, version.heads, version.name, limit)
+        # Large uploads wait on the disk for their turn: only those being looked at are in memory.
+        data, settings = image.read(), self._services.settings
+        if len(data) > settings.max_photo_bytes:
+            limit = settings.max_photo_bytes
+            raise ProblemError(413, f"{_name(image)} has {len(data)} bytes, more than the limit of {limit}")
+        photo = read_condition(data, encoder, version.heads, version.name, settings.max_photo_pixels)
         if not overlay or photo.checks.faults:
             return photo, None
         file = BytesIO()
