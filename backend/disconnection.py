@@ -108,11 +108,12 @@ def plan_undo(services: Services, project_id: int, progress: Progress) -> UndoPl
         tasks.append(task)
         progress(len(tasks), project.task_count)
     unanswered = [task for task in tasks if not task.annotations and _ours(task)]
+    alone = [task for task in unanswered if len(_ours(task)) == len(task.predictions)]
     mixed = [task for task in unanswered if len(_ours(task)) < len(task.predictions)]
     return UndoPlan(
         project_id,
         tuple(_steps(services.api, project_id, changes)),
-        tuple(task.id for task in unanswered if task not in mixed),
+        tuple(task.id for task in alone),
         tuple(number for task in mixed for number in _ours(task)),
         sum(len(_ours(task)) for task in unanswered),
         sum(len(_ours(task)) for task in tasks if task.annotations),
