@@ -32,7 +32,7 @@ class Machine:
         self.backend_port, self.redis_port = free_ports(2)
         filled = {
             "LABEL_STUDIO_URL": stack.label_studio_url,
-            "LABEL_STUDIO_API_KEY": str(stack.api().request("POST", "/api/token/")["token"]),
+            "LABEL_STUDIO_API_KEY": stack.api_key,
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
             "DATABASE_URL": f"sqlite:///{folder}/data/carcond.sqlite3",
             "CARCOND_MODELS_DIR": stack.environment["CARCOND_MODELS_DIR"],  # the encoder is there already
