@@ -1,4 +1,4 @@
-"""Redis, Label Studio, the backend and its worker on this machine, started and stopped together."""
+"""Redis, Label Studio, the backend and its workers on this machine, started and stopped together."""
 
 import hashlib
 import hmac
@@ -14,6 +14,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from backend.backend_address import BackendAddress
+from backend.jobs import FINETUNES
 from backend.labelstudio import LabelStudioApi
 from backend.provision import PROJECT_TITLE, ProvisionReport, provision
 from scripts import label_studio_server, redis_server
@@ -65,7 +66,7 @@ def _be_silent(message: str) -> None:
 
 
 class Stack:
-    """The four servers.
+    """The five servers.
 
     Attributes:
         options: what it is started with.
@@ -129,7 +130,7 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids of the servers that run: redis, label-studio, backend, worker."""
+        """Process ids of the servers that run: redis, label-studio, backend, worker, finetune-worker."""
         return {name: process.pid for name, process in self._processes.items() if process.pid is not None}
 
     @property
@@ -202,7 +203,10 @@ class Stack:
         backend.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
         label_studio.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
         # Its first act is to ask Label Studio for news.
-        self._run("worker", [sys.executable, "-m", "backend.worker"], stop_timeout_s=8.0)
+        worker = [sys.executable, "-m", "backend.worker"]
+        self._run("worker", worker, stop_timeout_s=8.0)
+        # One of its own: a fine-tuning takes hours, and must not keep turns waiting.
+        self._run("finetune-worker", [*worker, "--queues", FINETUNES], stop_timeout_s=8.0)
 
     def _check_room(self) -> None:
         check_disk(self._data, RUN_MIB, "running the stack")
@@ -279,14 +283,18 @@ class Stack:
         """Stop one server, however dead it is, and start it.
 
         Args:
-            name: redis, label-studio, backend or worker.
+            name: redis, label-studio, backend, worker or finetune-worker.
         """
         self._processes[name].stop()
         self._processes[name].start()
 
     def stop(self) -> None:
         """Stop all servers, those first that call the others. Doing it twice is no error."""
-        order = [name for name in ("worker", "backend", "label-studio", "redis") if name in self._processes]
+        order = [
+            name
+            for name in ("finetune-worker", "worker", "backend", "label-studio", "redis")
+            if name in self._processes
+        ]
         for name in order:
             self._processes[name].stop()
         self._let_go()
