@@ -6,6 +6,7 @@ compares them with the serving version. There are two that may: the encoder that
 labels, and the one that `carcond encoder` has put in use for all projects.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from carcond.encoder import encoder_directory, list_encoders
 from carcond.encoder_card import EncoderCard, Tuning, read_card
 from carcond.errors import EncoderError, RegistryError
 from carcond.registry import Registry, Version, version_name
+
+logger = logging.getLogger(__name__)
 
 
 def tuned_encoders(services: Services, project_id: int) -> list[EncoderCard]:
@@ -58,10 +61,12 @@ def candidate_encoder(services: Services, project_id: int, serving: Version | No
     if tuning:
         known.add(tuning.base)  # what the serving encoder was made of is no news
     registry = services.registry(project_id)
-    for encoder_id in candidates:
-        if encoder_id not in known and not _was_tried(registry, encoder_id):
-            return encoder_id
-    return ""
+    try:
+        untried = [each for each in candidates if each not in known and not _was_tried(registry, each)]
+    except RegistryError as error:  # the version that serves is not to be held up by that
+        logger.error("project %d: no other encoder is tried: %s", project_id, error)
+        return ""
+    return untried[0] if untried else ""
 
 
 def trial(services: Services, project_id: int, encoder_id: str) -> dict[str, Any]:
