@@ -22,6 +22,7 @@ from carcond.examples import LabelledSet, labelled_set
 from carcond.gate import Contender, Verdict, judge
 from carcond.head_fitting import fit_heads
 from carcond.heads import BoolArray, Heads
+from carcond.landmark import find_landmark
 from carcond.promotions import LOOP
 from carcond.registry import COLD_START_VERSION, Registry, Version
 from carcond.report_card import report_card
@@ -137,19 +138,35 @@ class Refitter:
         serving: Version | None,
         tasks: Sequence[Task],
     ) -> Verdict:
+        """Compare a candidate with the serving version and with the landmark; a refusal by either holds."""
+        verdict = self._compare(snapshot, labelled, heads, serving, tasks)
+        landmark = find_landmark(self._registry, int((~labelled.holdout).sum()))
+        if landmark is None or not verdict.accepted:
+            return verdict
+        long_step = self._compare(snapshot, labelled, heads, landmark, tasks)
+        return verdict if long_step.accepted else long_step
+
+    def _compare(
+        self,
+        snapshot: Snapshot,
+        labelled: LabelledSet,
+        heads: Heads,
+        other: Version | None,
+        tasks: Sequence[Task],
+    ) -> Verdict:
         settings = self._services.settings
         embeddings, classes = labelled.side(holdout=True)
         candidate, before = Contender("candidate", heads, embeddings), None
-        if serving:
+        if other:
             task_ids, kept = snapshot.task_ids, snapshot.embeddings
-            if serving.heads.encoder_id != snapshot.encoder_id:
-                task_ids, kept = self._services.store.embeddings(self._project_id, serving.heads.encoder_id)
+            if other.heads.encoder_id != snapshot.encoder_id:
+                task_ids, kept = self._services.store.embeddings(self._project_id, other.heads.encoder_id)
             position = {task_id: i for i, task_id in enumerate(task_ids.tolist())}
-            fitted_on = self._fitted_on(serving)
+            fitted_on = self._fitted_on(other)
             held = [e.task_id for e, out in zip(labelled.usable, labelled.holdout, strict=True) if out]
             both = [i for i, task_id in enumerate(held) if task_id in position and task_id not in fitted_on]
             candidate = Contender("candidate", heads, embeddings[both])
-            before = Contender(serving.name, serving.heads, kept[[position[held[i]] for i in both]])
+            before = Contender(other.name, other.heads, kept[[position[held[i]] for i in both]])
             classes = {task: indices[both] for task, indices in classes.items()}
         return judge(
             candidate,

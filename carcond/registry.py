@@ -201,7 +201,7 @@ class Registry:
             RegistryError: there is none, or the record cannot be read.
         """
         promoted = {promotion.version for promotion in self.promotions()}
-        for version in self._readable(self._served()[1:]):
+        for version in self._readable(self.served()[1:]):
             if not version.is_refused or version.number in promoted:
                 return version
         serving = self.current()
@@ -209,7 +209,7 @@ class Registry:
             f"expected a version that served before {serving.name if serving else 'now'}, but {self.root} records none"
         )
 
-    def _served(self) -> list[int]:
+    def served(self) -> list[int]:
         """The versions that brought us to the serving one, which is the first: the latest come first."""
         record, pointed = self.promotions(), self._pointed()
         line = served_in_turn(record, pointed)
@@ -293,7 +293,7 @@ class Registry:
         if self._loaded:
             return self._loaded[1]
         try:
-            served = self._served()
+            served = self.served()
         except RegistryError as error:
             logger.error("%s", error)
             served = []

@@ -9,7 +9,7 @@ import pytest
 
 from carcond.encoder import encoders_dir, use_encoder
 from carcond.errors import RegistryError
-from carcond.gate import Verdict
+from carcond.gate import Contender, Verdict
 from carcond.registry import Registry
 from carcond.split import HOLDOUT, TRAIN
 from tests.backend.drawings import draw_photo
@@ -176,6 +176,24 @@ def test_broken_labels_of_the_serving_version_do_not_stop_the_turn(workshop: Wor
     (workshop.registry.root / "versions" / "0001" / "labels.jsonl.gz").write_bytes(b"broken")
     workshop.label_one()
     assert workshop.garage.turn().version == "carcond-0002"
+
+
+def test_a_candidate_worse_than_the_version_of_half_its_labels_is_refused_though_not_worse_than_the_serving_one(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.label_one()
+    workshop.garage.settle()
+
+    def worse_than_the_first(_: Any, serving: Contender, *__: Any, **___: Any) -> Verdict:
+        worse = serving.name == "carcond-0001"
+        return Verdict(not worse, "worse, for the test" if worse else "not found worse", serving.name)
+
+    monkeypatch.setattr("backend.refit.judge", worse_than_the_first)
+    monkeypatch.setattr("backend.refit.find_landmark", lambda registry, _: registry.load(1))
+    workshop.garage.label(workshop.ids[-1])
+    assert workshop.garage.turn().version == "carcond-0002"
+    gate = workshop.registry.card(3)["gate"]
+    assert (gate["accepted"], gate["against"]) == (False, "carcond-0001")
 
 
 # Rolling back
