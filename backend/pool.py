@@ -59,7 +59,8 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
 
     Photos are chosen by margin, combined over the tasks, and published with their joint confidence as score. Until
     `settings.typical_photos` photos are labelled, typical ones are asked for: the uncertainty of a model that has
-    seen almost nothing is worse than chance (arXiv 2210.02442).
+    seen almost nothing is worse than chance (arXiv 2210.02442). Until `settings.grouped_photos` are, the queue is
+    spread over groups of photos that look alike; then the smallest margins alone decide.
 
     Args:
         pool: the photos.
@@ -69,7 +70,8 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
         settings: sizes of the queue and its slots.
     """
     probabilities = heads.probabilities(pool.embeddings) if heads and len(pool.task_ids) else {}
-    is_typical = not probabilities or (~pool.unlabelled).sum() < settings.typical_photos
+    labelled = int((~pool.unlabelled).sum())
+    is_typical = not probabilities or labelled < settings.typical_photos
     if is_typical:
         preference = typical_order(pool.embeddings, settings.typical_photos)
         considered = settings.queue_size
@@ -80,7 +82,14 @@ def rank_pool(pool: Pool, heads: Heads | None, version: str, binding: LabelBindi
         considered = settings.queue_size * settings.candidate_factor
     candidates = preference[(pool.unlabelled & ~pool.reserved)[preference]][:considered]
     exploration = np.flatnonzero(pool.unlabelled & pool.drawn)
-    queue = choose_queue(pool.embeddings, candidates, exploration, size=settings.queue_size, slots=settings.slots)
+    queue = choose_queue(
+        pool.embeddings,
+        candidates,
+        exploration,
+        size=settings.queue_size,
+        slots=settings.slots,
+        grouped=is_typical or labelled < settings.grouped_photos,
+    )
     waiting = pool.unlabelled.copy()
     waiting[queue.positions] = False
     behind = preference[waiting[preference]]

@@ -76,7 +76,7 @@ def distinct(candidates: Candidates, count: int, generator: np.random.Generator)
 def slots(candidates: Candidates, count: int, generator: np.random.Generator) -> IntArray:
     """The highest scores, grouped by k-means into slots that take turns (arXiv 2401.14555).
 
-    The rule of the live queue: two candidates for each photo of the batch, nine slots.
+    The rule of the live queue for the first labels: two candidates for each photo of the batch, nine slots.
     """
     best = np.argsort(-candidates.scores, kind="stable")[: _CANDIDATES_PER_PHOTO * count]
     nothing = np.empty(0, dtype=np.int64)

@@ -98,7 +98,8 @@ def _rounds(problem: Problem, strategy: Strategy, counts: list[int], seed: int) 
             trained = pool[labelled & ~explored] if strategy.needs_ensemble else None
             ensembles = _ensembles(problem, heads, trained, embeddings, generator)
             beliefs = Beliefs(tasks, embeddings, ensembles)
-            labelled[unlabelled[choose_batch(strategy, beliefs, wanted, generator)]] = True
+            chosen = choose_batch(strategy, beliefs, wanted, generator, labelled=int(labelled.sum()))
+            labelled[unlabelled[chosen]] = True
         heads = _fit(problem, pool[labelled & ~explored], seed)
         yield heads
 

@@ -1,10 +1,10 @@
 """From scores to a labelling queue: which photos, in which slot.
 
 Label Studio serves the least-solved slot first and, inside a slot, the lowest score (see
-docs/queue.md). Slot 0 holds the exploration photos; slots 1..C hold groups of the most uncertain
-candidates, so that going round the slots brings diversity (arXiv 2401.14555). Before there are
-enough labels for uncertainty to mean something, the queue is made of typical photos instead
-(arXiv 2202.02794, 2210.02442).
+docs/queue.md). Slot 0 holds the exploration photos. With few labels, slots 1..C hold groups of the
+most uncertain candidates, so that going round the slots brings diversity (arXiv 2401.14555); with more
+labels, the most uncertain photos are dealt to them in turn. Before there are enough labels for
+uncertainty to mean something, the queue is made of typical photos instead (arXiv 2202.02794, 2210.02442).
 """
 
 from dataclasses import dataclass
@@ -60,17 +60,26 @@ def typical_order(embeddings: FloatArray, count: int, seed: int = 0) -> IntArray
 
 
 def choose_queue(
-    embeddings: FloatArray, candidates: IntArray, exploration: IntArray, *, size: int, slots: int, seed: int = 0
+    embeddings: FloatArray,
+    candidates: IntArray,
+    exploration: IntArray,
+    *,
+    size: int,
+    slots: int,
+    grouped: bool = True,
+    seed: int = 0,
 ) -> Queue:
-    """Group the candidates by k-means into slots 1..C, and put the exploration photos into slot 0.
+    """Put the candidates into slots 1..C, and the exploration photos into slot 0.
 
     Args:
         embeddings: ``(N, D)`` of the pool.
-        candidates: positions, best first: about four times as many as the queue is long, so that
-            the groups differ.
+        candidates: positions, best first: to be grouped, some times as many as the queue is long, so that the groups
+            differ.
         exploration: positions of the photos drawn for the hold-out.
         size: length of the queue, exploration included.
-        slots: C, the number of groups.
+        slots: C, the number of slots for candidates.
+        grouped: whether k-means puts photos that look alike into one slot; if not, the best are dealt to the slots
+            in turn.
         seed: of k-means.
 
     Returns:
@@ -79,7 +88,10 @@ def choose_queue(
     room = max(0, size - len(exploration))
     if len(candidates) == 0 or room == 0:
         return Queue(exploration[:size], np.full(min(size, len(exploration)), EXPLORATION_SLOT))
-    group, _ = _cluster(embeddings[candidates], min(slots, len(candidates)), seed)
+    if grouped:
+        group, _ = _cluster(embeddings[candidates], min(slots, len(candidates)), seed)
+    else:
+        group = np.arange(len(candidates)) % slots
     chosen = _rounds(group)[:room]
     positions = np.concatenate([exploration, candidates[chosen]])
     slot = np.concatenate([np.full(len(exploration), EXPLORATION_SLOT), group[chosen] + 1])

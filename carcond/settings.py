@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     typical_photos: int = Field(
         10, ge=1, le=1000, description="So many labels are made of typical photos before uncertainty counts."
     )
+    grouped_photos: int = Field(
+        50,
+        ge=0,
+        le=100_000,
+        description="With so many labels, the queue is no longer spread over groups of like photos.",
+    )
     debounce_s: float = Field(
         0.3, ge=0, le=60, description="Seconds that a turn waits for further labels of the same burst."
     )

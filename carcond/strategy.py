@@ -7,8 +7,9 @@ A strategy is named by words joined by hyphens, for example `margin`, `margin-po
   `carcond.acquisition`; tasks are combined by `combine_tasks`) or `joint` (the probability that the
   pre-labels of all tasks are right together, as published to Label Studio);
 * then, in any order, the batch rule (`top`, `power`, `distinct`, `slots`, `badge`; see `carcond.batches`), the
-  start (`typical10`: the first 10 labels go to typical photos; `random10`: the first 10 to random ones), and
-  `exploration`: one label in ten is drawn at random, for the hold-out, and never trained on.
+  start (`typical10`: the first 10 labels go to typical photos; `random10`: the first 10 to random ones),
+  `grouped50` (after the start and up to 50 labels, `slots` is the batch rule), and `exploration`: one label in ten
+  is drawn at random, for the hold-out, and never trained on.
 
 `badge` alone means `margin-badge`, since badge looks at no score. `live` is the rule of the queue in Label
 Studio.
@@ -30,8 +31,9 @@ RANDOM = "random"
 JOINT = "joint"
 
 _FIRST_WORDS = (RANDOM, *SCORES, JOINT)
-_SHORT_NAMES = {"badge": "margin-badge", "live": "margin-slots-typical10-exploration"}
+_SHORT_NAMES = {"badge": "margin-badge", "live": "margin-grouped50-typical10-exploration"}
 _START = re.compile(r"(typical|random)([1-9]\d{0,3})")
+_GROUPED = re.compile(r"grouped([1-9]\d{0,3})")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Strategy:
         batch: name of the batch rule.
         start: `typical` or `random`: how photos are chosen before there is a usable model.
         start_labels: so many labels are made before the score is used.
+        grouped_labels: up to so many labels, batches are chosen by `slots` and not by `batch`.
         exploration: whether one label in ten is drawn at random for the hold-out.
     """
 
@@ -52,6 +55,7 @@ class Strategy:
     batch: str = "top"
     start: str = "typical"
     start_labels: int = 10
+    grouped_labels: int = 0
     exploration: bool = False
 
     @property
@@ -110,11 +114,15 @@ def _with_word(strategy: Strategy, word: str) -> Strategy:
         return replace(strategy, exploration=True)
     if match := _START.fullmatch(word):
         return replace(strategy, start=match[1], start_labels=int(match[2]))
-    known = ", ".join((*BATCH_RULES, "exploration", "typical10", "random10"))
+    if match := _GROUPED.fullmatch(word):
+        return replace(strategy, grouped_labels=int(match[1]))
+    known = ", ".join((*BATCH_RULES, "exploration", "typical10", "random10", "grouped50"))
     raise StrategyError(f"expected {known} after the first word of a strategy, got {word!r} in {strategy.name!r}")
 
 
-def choose_batch(strategy: Strategy, beliefs: Beliefs, count: int, generator: np.random.Generator) -> IntArray:
+def choose_batch(
+    strategy: Strategy, beliefs: Beliefs, count: int, generator: np.random.Generator, *, labelled: int
+) -> IntArray:
     """Positions of the photos to be labelled next, by a strategy that is past its start.
 
     Args:
@@ -122,6 +130,7 @@ def choose_batch(strategy: Strategy, beliefs: Beliefs, count: int, generator: np
         beliefs: of the unlabelled photos; at least one task has a head.
         count: length of the batch.
         generator: source of chance.
+        labelled: how many photos are labelled.
 
     Returns:
         min(count, N) distinct positions.
@@ -134,4 +143,5 @@ def choose_batch(strategy: Strategy, beliefs: Beliefs, count: int, generator: np
     else:
         scores = combine_tasks({key: SCORES[strategy.score](p) for key, p in beliefs.by_task.items()})
     candidates = Candidates(beliefs.embeddings, scores, probabilities)
-    return BATCH_RULES[strategy.batch](candidates, count, generator)
+    rule = "slots" if labelled < strategy.grouped_labels else strategy.batch
+    return BATCH_RULES[rule](candidates, count, generator)

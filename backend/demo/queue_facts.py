@@ -99,5 +99,5 @@ def _reason(row: PredictionRow, probabilities: Mapping[str, FloatArray], typical
     classes = TASK_BY_KEY[task].classes
     return (
         f"{TASK_BY_KEY[task].en} is unsure: {classes[first].en} {probabilities[task][first]:.0%}, "
-        f"{classes[second].en} {probabilities[task][second]:.0%}. One of group {row.slot} of photos like it."
+        f"{classes[second].en} {probabilities[task][second]:.0%}."
     )

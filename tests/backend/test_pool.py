@@ -3,6 +3,7 @@ import pytest
 
 from backend.label_config import bind_label_config
 from backend.pool import Pool, RankedPool, chosen_classes, rank_pool
+from carcond.acquisition import combine_tasks, margin
 from carcond.head_fitting import fit_heads
 from carcond.heads import Heads, joint_confidence
 from carcond.selection import EXPLORATION_SLOT
@@ -75,7 +76,24 @@ def test_the_queue_is_made_of_the_photos_with_the_smallest_margins(heads: Heads)
     assert chosen <= {int(i) for i in best}
 
 
-@pytest.mark.parametrize("labelled", [5, 40])
+def test_with_many_labels_the_smallest_margins_alone_decide(heads: Heads) -> None:
+    """With few, some of the smallest give way to larger ones of other groups."""
+    beyond = []
+    for labelled in (49, 50):
+        pool = make_pool(labelled)
+        ranked = rank_pool(pool, heads, "carcond-0001", BINDING, SETTINGS)
+        chosen = [draft.task_id - 1 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
+        unlabelled = np.flatnonzero(pool.unlabelled)
+        probabilities = heads.probabilities(pool.embeddings[unlabelled])
+        scores = combine_tasks({task: margin(rows[np.newaxis]) for task, rows in probabilities.items()})
+        order = unlabelled[np.argsort(-scores, kind="stable")]
+        best = [i for i in order.tolist() if not pool.reserved[i]][: len(chosen)]
+        beyond.append(len(set(chosen) - set(best)))
+    assert beyond[0] > 0
+    assert beyond[1] == 0
+
+
+@pytest.mark.parametrize("labelled", [5, 40, 60])
 def test_nothing_behind_the_queue_is_served_before_it(heads: Heads, labelled: int) -> None:
     """Label Studio serves the lowest score of a slot first, whatever it was that chose the queue."""
     ranked = rank_pool(make_pool(labelled), heads, "carcond-0001", BINDING, SETTINGS)

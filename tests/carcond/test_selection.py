@@ -174,6 +174,21 @@ def test_equal_candidates_share_a_slot() -> None:
     assert queue.slots.tolist() == [1] * 5
 
 
+@pytest.mark.parametrize("size", [5, 20])
+def test_without_groups_the_best_are_dealt_to_the_slots_in_turn(size: int) -> None:
+    candidates = np.random.default_rng(0).permutation(60)
+    queue = choose_queue(blobs(100, 9), candidates, no_photo(), size=size, slots=9, grouped=False)
+    assert queue.positions.tolist() == candidates[:size].tolist()
+    assert queue.slots.tolist() == [1 + rank % 9 for rank in range(size)]
+
+
+def test_without_groups_exploration_keeps_its_slot() -> None:
+    queue = choose_queue(blobs(100, 9), np.arange(60), np.array([80, 81]), size=20, slots=9, grouped=False)
+    assert by_slot(queue)[EXPLORATION_SLOT] == [80, 81]
+    assert sorted(queue.positions.tolist()) == [*range(18), 80, 81]
+    assert sorted(queue.slots[:10].tolist()) == list(range(10))
+
+
 # Behind the queue
 
 

@@ -23,7 +23,7 @@ def test_words_say_batch_rule_start_and_exploration_in_any_order() -> None:
 
 
 def test_live_is_the_rule_of_the_queue() -> None:
-    assert parse_strategy("live") == Strategy("live", "margin", "slots", "typical", 10, exploration=True)
+    assert parse_strategy("live") == Strategy("live", "margin", "top", "typical", 10, 50, exploration=True)
 
 
 def test_badge_is_known_by_its_own_name() -> None:
@@ -52,16 +52,29 @@ def test_no_strategy_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["random", "confidence", "margin", "entropy", "joint", "badge", "live"])
 def test_a_batch_is_never_longer_than_what_is_left(name: str) -> None:
-    batch = choose_batch(parse_strategy(name), beliefs(), 10, np.random.default_rng(0))
+    batch = choose_batch(parse_strategy(name), beliefs(), 10, np.random.default_rng(0), labelled=10)
     assert sorted(batch) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["margin", "entropy", "joint"])
 def test_the_photo_that_both_tasks_doubt_comes_first(name: str) -> None:
-    assert choose_batch(parse_strategy(name), beliefs(), 1, np.random.default_rng(0))[0] == 2
+    assert choose_batch(parse_strategy(name), beliefs(), 1, np.random.default_rng(0), labelled=10)[0] == 2
 
 
 def test_joint_also_works_while_a_task_has_no_head() -> None:
     known = beliefs()
     partial = Beliefs(known.tasks, known.embeddings, {"damage": known.by_task["damage"]})
-    assert choose_batch(parse_strategy("joint"), partial, 1, np.random.default_rng(0))[0] == 1
+    assert choose_batch(parse_strategy("joint"), partial, 1, np.random.default_rng(0), labelled=10)[0] == 1
+
+
+def test_groups_give_way_to_the_batch_rule_once_so_many_are_labelled() -> None:
+    """There are two kinds of photos, and the highest scores are all of one."""
+    sure = np.linspace(0.5, 0.8, 8, dtype=np.float32)
+    embeddings = np.repeat(np.array([[0, 9], [9, 0]], dtype=np.float32), 4, axis=0)
+    known = Beliefs((DAMAGE,), embeddings, {"damage": np.stack([sure, 1 - sure], axis=1)[np.newaxis]})
+    strategy = parse_strategy("margin-grouped50")
+    few, many = (
+        choose_batch(strategy, known, 4, np.random.default_rng(0), labelled=labelled).tolist() for labelled in (49, 50)
+    )
+    assert {position // 4 for position in few} == {0, 1}
+    assert many == [0, 1, 2, 3]
