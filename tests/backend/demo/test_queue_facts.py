@@ -40,7 +40,6 @@ def test_reasons_tell_drawn_photos_from_unsure_ones(trained: tuple[Garage, list[
         assert ("Drawn at random" in photo.reason) == (photo.task_id in drawn) == (photo.slot == 0)
     unsure = next(photo for photo in photos if photo.slot)
     assert "is unsure: " in unsure.reason
-    assert f"group {unsure.slot} " in unsure.reason
 
 
 def test_before_the_first_version_photos_are_typical_and_nothing_is_answered(garage: Garage) -> None:
