@@ -1,6 +1,9 @@
 """A fine-tuning in the live loop, from labels to the encoder's trial, by the smallest network."""
 
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,10 @@ import pytest
 import yaml
 
 from backend.encoders import trial
+from backend.finetune_jobs import start_finetuning
+from backend.finetune_record import FinetuneRecord
 from backend.finetuning import FineTuning
+from backend.jobs import get_job_queue
 from backend.services import Services, get_services
 from carcond.encoder import Encoder, encoder_directory, find_encoder
 from carcond.encoder_card import read_card
@@ -169,3 +175,42 @@ def test_an_encoder_of_other_weights_than_the_settings_name_is_not_fine_tuned(
     garage.services.settings = get_services().settings
     with pytest.raises(TrainingError, match="expected the weights of test_efficientnet"):
         Watched(garage.services).run(lambda _: None)
+
+
+def test_a_worker_of_its_own_does_it_and_another_goes_on_when_it_is_killed(
+    garage: Garage, redis_url: str, make_settings: MakeSettings, server: HttpServer
+) -> None:
+    make_settings(LABEL_STUDIO_URL=server.url, REDIS_URL=redis_url, CARCOND_RECONCILE_EVERY_S="1")
+    garage.services.store.add_project(PROJECT)
+    queue, models_dir = get_job_queue(), garage.services.settings.models_dir
+    record = FinetuneRecord(queue.redis, PROJECT)
+    directory = Watched(garage.services).directory
+    command = [sys.executable, "-m", "backend.worker", "--queues", "finetune"]
+    assert start_finetuning(queue, PROJECT, "anna")
+    first = subprocess.Popen(command)
+    until((directory / "unfinished" / "checkpoints" / "0000").exists)
+    first.kill()
+    first.wait()
+    assert record.is_under_way
+    report = garage.turn()  # nobody else is held up
+    assert report.version == "carcond-0001"
+    second = subprocess.Popen(command)
+    try:
+        until(lambda: not record.is_under_way)
+    finally:
+        second.terminate()
+        second.wait()
+    told = record.read()
+    assert (told["state"], told["labels"], told["facts"]["epochs"]) == ("done", 30, 1)
+    card = read_card(encoder_directory(models_dir, told["encoder_id"]))
+    assert card.tuning
+    assert not directory.exists()
+    assert len(queue.queues()[0]) == 1  # the turn that has the pool shown to it
+    assert garage.turn().candidate == told["encoder_id"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
