@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from backend import jobs
-from backend.jobs import REFRESHES, TURNS, JobQueue, get_job_queue, reconcile
+from backend.jobs import EMBEDDINGS, REFRESHES, SHARES, TURNS, JobQueue, get_job_queue, reconcile, run_embedding
 from backend.services import get_services
 from carcond.errors import LabelStudioError, QueueUnavailableError
 from carcond.settings import Settings
@@ -23,6 +24,7 @@ from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer, free_port
+from tests.conftest import MakeEncoder
 
 _HOLD_A_LOCK = """
 import sys, time
@@ -301,6 +303,39 @@ def test_photos_that_are_left_make_a_further_turn(working_garage: Garage, monkey
     left = sorted(report["photos_left"] for report in finished(queue, TURNS))
     assert len(left) > 1
     assert left[0] == 0
+
+
+def test_jobs_show_the_pool_to_another_encoder_which_then_takes_over(
+    working_garage: Garage, models_dir: Path, make_tiny_encoder: MakeEncoder
+) -> None:
+    queue = get_job_queue()
+    working_garage.label(*working_garage.add_photos(40)[:12])
+    queue.nudge(PROJECT)
+    work(queue)
+    make_tiny_encoder(models_dir, 1)
+    queue.nudge(PROJECT)
+    work(queue, max_jobs=1)
+    assert len(named(queue)[EMBEDDINGS]) == SHARES
+    assert working_garage.studio.model_version == "carcond-0001"
+    work(queue)
+    version = working_garage.services.registry(PROJECT).current()
+    assert version
+    assert (version.name, version.heads.encoder_id) == ("carcond-0002", "tiny-00000001")
+    assert working_garage.studio.model_version == "carcond-0002"
+    assert len(named(queue)[EMBEDDINGS]) == 0
+
+
+def test_the_pool_is_not_shown_while_a_turn_waits(
+    working_garage: Garage, models_dir: Path, make_tiny_encoder: MakeEncoder
+) -> None:
+    queue = get_job_queue()
+    working_garage.add_photos(20)
+    make_tiny_encoder(models_dir, 1)
+    working_garage.turn()
+    make_tiny_encoder(models_dir, 2)
+    queue.nudge(PROJECT)
+    assert run_embedding(PROJECT, "tiny-00000002", 0) == 20
+    assert named(queue)[EMBEDDINGS].jobs[0].args == [PROJECT, "tiny-00000002", 0]  # it goes on after the turn
 
 
 def test_a_failed_turn_is_no_obstacle_to_the_next(working_garage: Garage) -> None:
