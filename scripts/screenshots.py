@@ -119,6 +119,9 @@ class _Camera:
                     page.locator("[data-testid=stMetric]").first.scroll_into_view_if_needed()
                     page.mouse.wheel(0, 420)
                     page.wait_for_timeout(500)
+                if each == "learning":
+                    page.locator("[data-testid=stVegaLiteChart]").first.scroll_into_view_if_needed()
+                    page.wait_for_timeout(500)
                 self._keep(page, f"{'demo' if each == 'photo' else f'dashboard-{each}'}{name}")
             page.context.close()
         page = self._page(WIDE)
