@@ -16,16 +16,21 @@ ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
-@contextmanager
-def open_page(stack: Stack) -> Iterator[Page]:
-    """A page of Chromium, logged in, that reaches nothing but this machine."""
+def find_chromium() -> str:
+    """The program; without it tests are skipped, but not in CI."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         if os.environ.get("CI") == "true":
             pytest.fail("Chromium is missing, and in CI it has to be there")
         pytest.skip("Chromium is not installed: apt install chromium")
+    return chromium
+
+
+@contextmanager
+def open_page(stack: Stack) -> Iterator[Page]:
+    """A page of Chromium, logged in, that reaches nothing but this machine."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.route("**/*", _stay_here)
         page.goto(f"{stack.label_studio_url}/user/login/")

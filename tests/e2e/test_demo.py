@@ -1,8 +1,6 @@
 """The demo and the dashboard in headless Chromium, against the real stack."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from scripts.demo_server import CHROMIUM_FLAGS, PAGES, demo_process, open_demo_page, settle, stay_here
 from scripts.ports import free_ports
 from scripts.stack import Stack
-from tests.e2e.browser import ARTEFACTS
+from tests.e2e.browser import ARTEFACTS, find_chromium
 from tests.e2e.scenario import Scenario, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -69,13 +67,8 @@ def demo(stack: Stack, calls: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("Chromium is missing, and in CI it has to be there")
-        pytest.skip("Chromium is not installed: apt install chromium")
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        launched = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         yield launched
         launched.close()
 
