@@ -61,7 +61,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "fleet": ("carcond.fleet*",),
     "condition": ("carcond.condition*", "carcond.photo_checks", "carcond.portable_model"),
     "why": ("carcond.explain", "carcond.activation_picture", "carcond.suspected_box"),
-    "registry": ("carcond.registry", "carcond.promotions", "carcond.model_mirror"),
+    "registry": ("carcond.registry", "carcond.promotions", "carcond.landmark", "carcond.model_mirror"),
     "report card": ("carcond.report_*", "carcond.card_values", "carcond.plain_page"),
     "gate": ("carcond.gate",),
     "evaluation": ("carcond.evaluation", "carcond.calibration", "carcond.intervals"),

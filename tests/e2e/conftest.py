@@ -1,6 +1,7 @@
 """One real stack for all tests that need one: Redis, Label Studio, gunicorn, a worker and a real encoder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
@@ -22,6 +23,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         label_studio_port=label_studio_port,
         backend_port=backend_port,
         redis_port=redis_port,
+        extra_environment={"CARCOND_FINETUNE_CONFIG": str(Path(__file__).with_name("training.yaml"))},
     )
     with Stack(options, print) as running:
         yield running
