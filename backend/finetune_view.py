@@ -20,22 +20,23 @@ def finetune_facts(services: Services, queue: JobQueue, project_id: int) -> dict
 
     Returns:
         The fields of `backend.finetune_record.FinetuneRecord`, with times in ISO 8601, UTC, and the `state` "never"
-        before the first, "unknown" while Redis cannot be reached; `has_worker`: whether a worker takes fine-tunings;
-        `encoder`: what became of the encoder that was fine-tuned last, see `backend.encoders.trial`, None before it.
+        before the first, "unknown" while Redis cannot be reached; `has_worker`: whether a worker that is alive takes
+        fine-tunings; `encoder`: what became of the encoder that was fine-tuned last, see `backend.encoders.trial`,
+        None before it.
     """
-    from rq import Worker  # noqa: PLC0415 - web processes need none
+    from backend.queue_metrics import alive_workers  # noqa: PLC0415 - web processes need none
 
     tuned = tuned_encoders(services, project_id)
     encoder = trial(services, project_id, tuned[-1].encoder_id) if tuned else None
     try:
         record = FinetuneRecord(queue.redis, project_id).read()
-        workers = Worker.all(queue=queue.queues([FINETUNES])[0])
+        workers = alive_workers(queue, FINETUNES)
     except RedisError:
         return {"state": "unknown", "encoder": encoder}
     times = {
         name: datetime.fromtimestamp(record[name], UTC).isoformat("T", "seconds") for name in _TIMES & record.keys()
     }
-    return {"state": "never"} | record | times | {"has_worker": bool(workers), "encoder": encoder}
+    return {"state": "never"} | record | times | {"has_worker": workers > 0, "encoder": encoder}
 
 
 def finetune_text(facts: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from backend.finetune_view import finetune_facts
-from backend.jobs import JobQueue
+from backend.jobs import TURNS, JobQueue
 from backend.learning import learning_facts
 from backend.services import Services
 from carcond.card_values import plain
@@ -34,8 +34,8 @@ def project_status(
         - `newest`: the newest version, whether it was `accepted` by the gate (None: not tested), and the `reason`.
         - `photos`: in Label Studio; `photos_left`: to be labelled; `photos_unreadable`; `photos_skipped`.
         - `labels`, `curve`, `forecast` and `labels_saved`: see `backend.learning.learning_facts`.
-        - `jobs`: `reachable`; if Redis is, how many are `waiting` and `failed`, how many `workers` are alive, and
-          when the last turn ended; else the `reason`.
+        - `jobs`: `reachable`; if Redis is, how many are `waiting` and `failed`, how many `workers` that take
+          turns are alive, and when the last turn ended; else the `reason`.
         - `finetune`: see `backend.finetune_view.finetune_facts`.
         - `next_step`: what to do, in words.
     """
@@ -87,18 +87,16 @@ def _newest(registry: Registry) -> dict[str, Any] | None:
 
 
 def _jobs(queue: JobQueue, project_id: int) -> dict[str, Any]:
-    from rq import Worker  # noqa: PLC0415
-
-    from backend.queue_metrics import is_alive  # noqa: PLC0415
+    from backend.queue_metrics import alive_workers  # noqa: PLC0415
     from backend.turn_log import read_turns  # noqa: PLC0415
 
     try:
-        turns = read_turns(queue.redis).get(project_id)
+        turns, queues = read_turns(queue.redis).get(project_id), queue.queues()
         return {
             "reachable": True,
-            "waiting": {each.name: each.count for each in queue.queues()},
-            "failed": sum(each.failed_job_registry.get_job_count(cleanup=False) for each in queue.queues()),
-            "workers": sum(map(is_alive, Worker.all(connection=queue.redis))),
+            "waiting": {each.name: each.count for each in queues},
+            "failed": sum(each.failed_job_registry.get_job_count(cleanup=False) for each in queues),
+            "workers": alive_workers(queue, TURNS),
             "last_turn": datetime.fromtimestamp(turns.ended, UTC).isoformat(timespec="seconds") if turns else None,
         }
     except (RedisError, CarcondError) as error:

@@ -24,9 +24,8 @@ def queue_metrics(queue: JobQueue) -> Iterator[Metric]:
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
-    queues = queue.queues(ALL_QUEUES)
-    yield from _jobs(queues)
-    yield _workers(queues)
+    yield from _jobs(queue.queues(ALL_QUEUES))
+    yield _workers(queue)
     yield from _turns(queue)
 
 
@@ -45,10 +44,10 @@ def _jobs(queues: Sequence[Queue]) -> Iterator[Metric]:
     yield from (waiting, oldest, failed)
 
 
-def _workers(queues: Sequence[Queue]) -> Metric:
+def _workers(queue: JobQueue) -> Metric:
     workers = GaugeMetricFamily("carcond_workers", "Workers alive that look into the queue.", labels=["queue"])
-    for each in queues:
-        workers.add_metric([each.name], sum(map(is_alive, Worker.all(queue=each))))
+    for name in ALL_QUEUES:
+        workers.add_metric([name], alive_workers(queue, name))
     return workers
 
 
@@ -57,6 +56,11 @@ def waited(queue: Queue) -> float:
     jobs = Job.fetch_many(queue.get_job_ids(0, 1), connection=queue.connection, serializer=JSONSerializer)
     since = [job.enqueued_at for job in jobs if job and job.enqueued_at]  # it may have been taken in between
     return max(0.0, _age(since[0])) if since else 0.0
+
+
+def alive_workers(queue: JobQueue, name: str) -> int:
+    """How many workers that have reported lately look into the queue of this name."""
+    return sum(map(is_alive, Worker.all(queue=queue.queues([name])[0])))
 
 
 def is_alive(worker: BaseWorker) -> bool:

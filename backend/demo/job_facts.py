@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from redis.exceptions import RedisError
-from rq import Worker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from backend.jobs import JobQueue
-from backend.queue_metrics import is_alive
+from backend.jobs import TURNS, JobQueue
+from backend.queue_metrics import alive_workers
 from backend.turn_log import Turns, read_turns
 from carcond.card_values import plain
 from carcond.errors import QueueUnavailableError
@@ -46,7 +45,7 @@ class Jobs:
         running: those that a worker is at.
         waiting: queue -> how many wait in it.
         failed: how many failed within the last hour.
-        workers: how many are alive.
+        workers: how many that take turns are alive.
         turns: project -> its turns that ended well.
     """
 
@@ -71,7 +70,7 @@ def read_jobs(queue: JobQueue) -> Jobs:
             [_running(name, job) for (name, _), job in zip(started, found, strict=True) if job],
             {each.name: each.count for each in queues},
             sum(each.failed_job_registry.get_job_count(cleanup=False) for each in queues),
-            sum(map(is_alive, Worker.all(connection=queue.redis))),
+            alive_workers(queue, TURNS),
             read_turns(queue.redis),
         )
     except RedisError as error:

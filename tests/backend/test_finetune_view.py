@@ -72,6 +72,8 @@ def test_that_nobody_takes_it_is_said_with_what_to_do(served: FinetuneRecord, jo
     worker = Worker(job_queue.queues([FINETUNES]), connection=job_queue.redis, serializer=JSONSerializer)
     worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
     assert text().endswith("asked for by anna")
+    job_queue.redis.hset(worker.key, "last_heartbeat", "2020-01-01T00:00:00.0Z")  # it was killed
+    assert "no worker takes it" in text()
     worker.register_death()  # type: ignore[no-untyped-call]
 
 

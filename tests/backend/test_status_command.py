@@ -7,7 +7,7 @@ from rq import Worker
 from typer.testing import CliRunner
 
 from backend.cli import app
-from backend.jobs import get_job_queue
+from backend.jobs import FINETUNES, get_job_queue
 from backend.project_status import next_step
 from backend.services import get_services
 from backend.turn_log import record_turn
@@ -136,6 +136,8 @@ def test_with_redis_jobs_and_workers_are_told(
     assert found["jobs"] == {"reachable": True, "waiting": waiting, "failed": 0, "workers": 0, "last_turn": None}
     assert found["next_step"].startswith("Start a worker")
     record_turn(redis, PROJECT, {"read": 0.1})
+    Worker(queue.queues([FINETUNES]), connection=queue.redis).register_birth()  # type: ignore[no-untyped-call]
+    assert facts()["next_step"].startswith("Start a worker")  # that one learns from no label
     Worker(queue.queues(), connection=queue.redis).register_birth()  # type: ignore[no-untyped-call]
     found = facts()
     assert found["jobs"]["workers"] == 1
