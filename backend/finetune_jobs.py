@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from backend.finetune_record import FinetuneRecord
+from backend.finetune_record import UNDER_WAY, FinetuneRecord
 from backend.jobs import FINETUNES, JobQueue, get_job_queue, redis_errors
 from carcond.errors import CarcondError, OutOfMemoryError, TrainingCancelledError
 
@@ -104,10 +104,12 @@ def run_finetuning(project_id: int) -> str:
             return "under way elsewhere"
         queue.begin(FINETUNES, project_id)
         told = record.read()
-        if told.get("state") not in ("waiting", "running"):
+        if told.get("state") not in UNDER_WAY:
             return "not wanted any more"
         starts = int(told.get("starts") or 0) + 1
-        tuning = FineTuning(get_services(), project_id, _Teller(record), lambda: record.is_cancelled)
+        tuning = FineTuning(get_services(), project_id, _Teller(record), lambda: _is_cancelled(record))
+        if told.get("afresh") and "began" not in told:
+            tuning.remove()  # of one that was cancelled while no worker was at it
         try:
             if record.is_cancelled:
                 raise TrainingCancelledError("cancelled")
@@ -129,6 +131,14 @@ def run_finetuning(project_id: int) -> str:
         )
     queue.nudge(project_id)  # the turn has the pool shown to the new encoder
     return "done"
+
+
+def _is_cancelled(record: FinetuneRecord) -> bool:
+    """Asked while it trains: hours of work are not to be lost by a Redis that is away for a moment."""
+    try:
+        return record.is_cancelled
+    except RedisError:  # the progress, which cannot be written either, has told of it
+        return False
 
 
 class _Teller:

@@ -17,8 +17,8 @@ class FinetuneRecord:
 
     Fields: `state`, `who` asked, when it was `asked`, `began` and `ended` (Unix time), `labels` of the project when it
     began, `stage` with `done` and `total` (and `epoch`, `epochs`, `seconds_left` of the training), `starts` without a
-    completed epoch between them, the `reason` of a failure, `cancel` when somebody has asked for that, and of a
-    complete one `encoder_id` and `facts`.
+    completed epoch between them, the `reason` of a failure, `cancel` when somebody has asked for that, `afresh` when
+    the one before was cancelled, and of a complete one `encoder_id` and `facts`.
     """
 
     def __init__(self, redis: Redis, project_id: int) -> None:
@@ -31,11 +31,12 @@ class FinetuneRecord:
         return {name.decode(): json.loads(value) for name, value in fields.items()}
 
     def begin(self, who: str) -> None:
-        """Forget the one before: another is asked for. What it had learnt from is remembered."""
-        labels = self.read().get("labels")
+        """Forget the one before: another is asked for. What it had learnt from, and its cancellation, is remembered."""
+        before = self.read()
+        fields = {"labels": before.get("labels"), "afresh": before.get("state") == "cancelled"}
         with self._redis.pipeline() as pipeline:
             pipeline.delete(self._key)
-            pipeline.hset(self._key, mapping=_packed(state="waiting", who=who, asked=time.time(), labels=labels))
+            pipeline.hset(self._key, mapping=_packed(state="waiting", who=who, asked=time.time(), **fields))
             pipeline.execute()
 
     def write(self, **fields: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
@@ -35,6 +36,10 @@ FACTS: dict[str, Any] = {
 }
 
 Ends = Callable[[Any], None]
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
 
 
 @pytest.fixture
@@ -133,6 +138,41 @@ def test_one_that_runs_is_told_and_what_it_has_is_removed(
     assert [directory.name for directory in removed] == [str(PROJECT)]
 
 
+def test_what_was_cancelled_while_no_worker_was_at_it_is_not_gone_on_with(
+    job_queue: JobQueue, record: FinetuneRecord, training_ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    monkeypatch.setattr(FineTuning, "remove", lambda self: removed.append(self.directory))
+    training_ends(Killed())
+    start_finetuning(job_queue, PROJECT, "anna")
+    with pytest.raises(Killed):
+        run_finetuning(PROJECT)
+    assert cancel_finetuning(job_queue, PROJECT)
+    start_finetuning(job_queue, PROJECT, "ben")
+    for _ in range(2):  # it may be killed itself, and then goes on from what it had
+        with pytest.raises(Killed):
+            run_finetuning(PROJECT)
+    assert [directory.name for directory in removed] == [str(PROJECT)]
+
+
+def test_a_redis_that_is_away_for_a_moment_cancels_nothing(
+    job_queue: JobQueue, record: FinetuneRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: FineTuning, _note_labels: Callable[[int], None]) -> dict[str, Any]:
+        with monkeypatch.context() as away:
+            away.setattr(Redis, "execute_command", _refuse)
+            assert not self.is_cancelled()
+        return {"encoder_id": None, "facts": FACTS}
+
+    monkeypatch.setattr(FineTuning, "run", run)
+    start_finetuning(job_queue, PROJECT, "anna")
+    assert run_finetuning(PROJECT) == "done"
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise RedisConnectionError
+
+
 def test_two_workers_do_not_train_for_one_project(job_queue: JobQueue, training_ends: Ends) -> None:
     training_ends(AssertionError("it must not run"))
     start_finetuning(job_queue, PROJECT, "anna")
@@ -169,10 +209,6 @@ def test_what_kills_it_each_time_is_not_tried_for_ever(
     record.write(state="running", starts=5)
     assert run_finetuning(PROJECT) == "failed"
     assert "begun 5 times" in record.read()["reason"]
-
-
-class Killed(BaseException):
-    """Nothing catches it."""
 
 
 def test_a_completed_epoch_counts_as_getting_on(
