@@ -1,11 +1,11 @@
 """`carcond finetune`: fine-tune the encoder on a project's labels, in the background."""
 
-import getpass
 import json
 from typing import Annotated
 
 import typer
 
+from backend.commands.person import this_person
 from carcond.errors import TrainingError
 
 
@@ -36,7 +36,7 @@ def finetune(
     if cancel:
         if not cancel_finetuning(queue, project):
             raise TrainingError(f"project {project} has no fine-tuning under way")
-    elif not status and not start_finetuning(queue, project, getpass.getuser()):
+    elif not status and not start_finetuning(queue, project, this_person()):
         raise TrainingError(
             f"a fine-tuning of project {project} is under way: see it with --status, or end it with --cancel"
         )
