@@ -266,11 +266,14 @@ def run_embedding(project_id: int, encoder_id: str, share: int) -> int:
 
     A turn need not wait for it, and it holds no lock: workers do several shares at once.
     """
+    from backend.connection_changes import is_released  # noqa: PLC0415
     from backend.embedding import Share, embed_share, unseen_photos  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
 
     queue, services = get_job_queue(), get_services()
     queue.begin(EMBEDDINGS, project_id, _share_mark(project_id, encoder_id, share))
+    if is_released(services.store, project_id) or not unseen_photos(services.store, project_id, encoder_id):
+        return 0  # a share that waits for long is asked for again: who showed the last photo has asked for the turn
     services.pull_models(project_id)
     left_of_share = embed_share(
         services,

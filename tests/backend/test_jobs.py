@@ -16,6 +16,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from backend import jobs
+from backend.connection_changes import keep_record
+from backend.embedding import unseen_photos
 from backend.jobs import EMBEDDINGS, REFRESHES, SHARES, TURNS, JobQueue, get_job_queue, reconcile, run_embedding
 from backend.services import get_services
 from carcond.errors import LabelStudioError, QueueUnavailableError
@@ -323,6 +325,27 @@ def test_jobs_show_the_pool_to_another_encoder_which_then_takes_over(
     assert (version.name, version.heads.encoder_id) == ("carcond-0002", "tiny-00000001")
     assert working_garage.studio.model_version == "carcond-0002"
     assert len(named(queue)[EMBEDDINGS]) == 0
+
+
+def test_a_share_that_was_asked_for_twice_makes_no_further_turn(working_garage: Garage) -> None:
+    queue = get_job_queue()
+    working_garage.add_photos(20)
+    working_garage.turn()
+    assert run_embedding(PROJECT, "tiny-00000000", 0) == 0
+    assert waiting(queue) == (0, 0)
+
+
+def test_the_pool_of_a_project_that_was_let_go_is_not_shown(
+    working_garage: Garage, models_dir: Path, make_tiny_encoder: MakeEncoder
+) -> None:
+    working_garage.add_photos(20)
+    working_garage.turn()
+    make_tiny_encoder(models_dir, 1)
+    store = working_garage.services.store
+    keep_record(store, PROJECT, [], "anna")
+    store.retire_project(PROJECT)
+    assert run_embedding(PROJECT, "tiny-00000001", 0) == 0
+    assert unseen_photos(store, PROJECT, "tiny-00000001") == 20
 
 
 def test_the_pool_is_not_shown_while_a_turn_waits(
