@@ -121,12 +121,13 @@ def check_queue(whole: Examination) -> Iterator[Finding]:
 
     queues = {each.name: each for each in whole.queue.queues()}
     seconds, waiting = waited(queues[TURNS]), queues[TURNS].count
-    if _listening_to(whole, TURNS) and seconds > _RECONCILES * whole.settings.reconcile_every_s:
+    is_stuck = _listening_to(whole, TURNS) > 0 and seconds > _RECONCILES * whole.settings.reconcile_every_s
+    if is_stuck:
         yield STUCK.found(count=waiting, seconds=round(seconds))
     failed = sum(each.failed_job_registry.get_job_count(cleanup=False) for each in queues.values())
     if failed:
         yield FAILED.found(count=failed, error=_last_error(whole.queue))
-    if not failed:
+    if not failed and not is_stuck:
         yield fine(f"{waiting} turns wait")
 
 

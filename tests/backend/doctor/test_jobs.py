@@ -1,5 +1,7 @@
 """Jobs that failed, and addresses that are none. The rest is in tests/e2e/test_doctor.py."""
 
+from datetime import timedelta
+
 from rq import SimpleWorker, Worker
 from rq.serializers import JSONSerializer
 
@@ -19,6 +21,17 @@ def test_jobs_that_failed_are_told_with_the_last_words(look: Look, job_queue: Jo
     found = look(check_queue, REDIS_URL=redis_url)["jobs-failed"]
     assert "1 jobs failed" in found.what
     assert "Label Studio at http://127.0.0.1:1 could not be reached" in found.what
+
+
+def test_turns_that_no_worker_takes_are_not_fine(look: Look, job_queue: JobQueue, redis_url: str) -> None:
+    job_queue.nudge(1)
+    Worker(job_queue.queues(), connection=job_queue.redis).register_birth()  # type: ignore[no-untyped-call]
+    assert set(look(check_queue, REDIS_URL=redis_url)) == {""}
+    (job,) = job_queue.queues()[0].jobs
+    assert job.enqueued_at
+    job.enqueued_at -= timedelta(hours=1)
+    job.save()
+    assert set(look(check_queue, REDIS_URL=redis_url)) == {"queue-grows"}
 
 
 def test_a_fine_tuning_that_no_worker_takes_is_told_with_the_command_of_one_that_does(
