@@ -8,6 +8,7 @@ from typing import Any
 
 from backend.backend_address import BackendAddress
 from backend.labelstudio import LabelStudioApi
+from backend.ml_backends import BACKEND_TITLE
 from carcond.errors import LabelStudioError
 
 _IMPOSSIBLE = "nothing like this"
@@ -15,7 +16,7 @@ _IMPOSSIBLE = "nothing like this"
 
 def backend_refusal(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> str:
     """What Label Studio says against an ML backend at an address; never that it cannot be reached."""
-    body = {"project": project_id, "url": backend.url, "title": "carcond", "auth_method": _IMPOSSIBLE}
+    body = {"project": project_id, "url": backend.url, "title": BACKEND_TITLE, "auth_method": _IMPOSSIBLE}
     return _refusal(api, "/api/ml/", body)
 
 
@@ -24,16 +25,6 @@ def webhook_refusal(api: LabelStudioApi, backend: BackendAddress, project_id: in
     return _refusal(
         api, "/api/webhooks/", {"project": project_id, "url": backend.webhook_url, "is_active": _IMPOSSIBLE}
     )
-
-
-def is_guarded(refusal: str) -> bool:
-    """Whether it is the SSRF guard that refuses."""
-    return "reserved network address" in refusal
-
-
-def is_dotless(refusal: str) -> bool:
-    """Whether Label Studio does not take the host for a name."""
-    return "valid URL" in refusal
 
 
 def _refusal(api: LabelStudioApi, path: str, body: dict[str, Any]) -> str:

@@ -41,9 +41,19 @@ def default_backend_url() -> str:
     return f"http://{os.environ.get('CARCOND_BIND') or '127.0.0.1:9090'}"
 
 
+def is_guarded(refusal: str) -> bool:
+    """Whether it is Label Studio's SSRF guard that refuses."""
+    return "reserved network address" in refusal
+
+
+def is_dotless(refusal: str) -> bool:
+    """Whether Label Studio does not take the host for a name."""
+    return "valid URL" in refusal
+
+
 def refusal_advice(text: str, backend: BackendAddress) -> str:
     """What to do about Label Studio's refusal of a backend or a webhook, as its `text` tells; empty: nothing known."""
-    if "reserved network address" in text:
+    if is_guarded(text):
         host = urlsplit(backend.url).hostname or ""
         lines = opening_lines(host)
         how = f"these lines in its environment: {' '.join(lines)}" if lines else "USER_ADDITIONAL_BANNED_SUBNETS"
@@ -51,7 +61,7 @@ def refusal_advice(text: str, backend: BackendAddress) -> str:
             f"Label Studio's SSRF guard does not let it call {backend.url}. To open it for {host} alone, start Label "
             f"Studio with {how}"
         )
-    if "valid URL" in text:
+    if is_dotless(text):
         return (
             f"Label Studio makes webhooks only for hosts with a dot in their name, like backend.carcond.internal, and "
             f"{urlsplit(backend.url).hostname!r} has none"

@@ -11,7 +11,7 @@ from backend.demo.rollback import roll_back
 from backend.jobs import get_job_queue
 from backend.services import Services
 from backend.versions_view import version_facts
-from carcond.card_values import plain
+from carcond.card_values import moment, plain
 from carcond.errors import CarcondError, RegistryError
 from carcond.promotions import Promotion
 from carcond.registry import Registry, Version, version_name
@@ -126,7 +126,7 @@ def _show_record(registry: Registry) -> None:
 
 def _record_row(each: Promotion) -> dict[str, str]:
     return {
-        "When (UTC)": each.when.replace("T", " ").removesuffix("+00:00"),
+        "When (UTC)": moment(each.when).removesuffix(" UTC"),
         "What": "rolled back to" if each.action == "rollback" else "promoted",
         "Version": version_name(each.version),
         "Who": escaped(plain(each.who)),

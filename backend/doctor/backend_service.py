@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from backend.address_probes import backend_refusal, is_guarded
-from backend.backend_address import BackendAddress
+from backend.address_probes import backend_refusal
+from backend.backend_address import BackendAddress, is_guarded
 from backend.doctor.examination import ProjectExamination, ask, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
 from backend.ssrf_guard import opening_lines

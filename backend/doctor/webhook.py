@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from backend.address_probes import is_dotless, is_guarded, webhook_refusal
+from backend.address_probes import webhook_refusal
+from backend.backend_address import is_dotless, is_guarded
 from backend.doctor.backend_service import guarded
 from backend.doctor.examination import ProjectExamination, shown_url
 from backend.doctor.finding import CannotSayError, Finding, Kind, Level, fine
