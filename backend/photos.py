@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import httpx
 
-from backend.labelstudio import TokenAuth, origin
+from backend.token_auth import TokenAuth, origin
 from carcond.errors import LabelStudioError, PhotoFetchError
 from carcond.settings import Settings
 

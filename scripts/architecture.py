@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("backend.connection_changes", "backend.provision", "backend.address_probes"),
     ),
     "connection": ("backend.connection", "backend.connection_*", "backend.disconnection", "backend.photo_sample"),
-    "Label Studio": ("backend.labelstudio", "backend.label_config", "backend.photos"),
+    "Label Studio": ("backend.labelstudio", "backend.token_auth", "backend.label_config", "backend.photos"),
     "services": ("backend.services",),
     "backup": ("backend.backup", "carcond.archive"),
     "fine-tuning": ("carcond.finetuning*",),

@@ -9,7 +9,7 @@ import httpx
 
 from backend.doctor.examination import VERSION_PATH, Answer, Examination, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.labelstudio import is_personal_token
+from backend.token_auth import is_personal_token
 from carcond.errors import LabelStudioError
 
 TESTED_VERSION = "1.23.2"
