@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backend.label_config import LabelBinding
-from carcond.taxonomy import TASK_BY_KEY
+from carcond.taxonomy import TASK_BY_KEY, name_in
 
 Cause = Literal["holdout", "typical", "uncertain"]
 
@@ -46,7 +46,7 @@ def reason_line(
     """
     language = binding.language
     answers = [
-        f"{_class_name(key, class_key, language)} {100 * probability:.0f} %"
+        f"{name_in(language, TASK_BY_KEY[key].condition(class_key))} {100 * probability:.0f} %"
         for key, (class_key, probability) in classes.items()
         if key in binding.choices
     ]
@@ -54,10 +54,5 @@ def reason_line(
     if reason is None:
         return line
     task = TASK_BY_KEY.get(reason.task_key)
-    name = (task.ru if language == "ru" else task.en).lower() if task else ""
+    name = name_in(language, task).lower() if task else ""
     return f"{line} {_SENTENCES[reason.cause][language].format(task=name)}"
-
-
-def _class_name(task_key: str, class_key: str, language: str) -> str:
-    condition = next(c for c in TASK_BY_KEY[task_key].classes if c.key == class_key)
-    return condition.ru if language == "ru" else condition.en

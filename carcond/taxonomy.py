@@ -48,6 +48,14 @@ class Task:
         """Keys of the classes in the order of the head's logits."""
         return tuple(c.key for c in self.classes)
 
+    def condition(self, key: str) -> ConditionClass:
+        """The class of a key.
+
+        Raises:
+            KeyError: it has none of that key.
+        """
+        return {c.key: c for c in self.classes}[key]
+
 
 CLEANLINESS = Task(
     "cleanliness",
@@ -96,6 +104,11 @@ DAMAGED = DAMAGE.class_keys[1]
 
 TASKS: tuple[Task, ...] = (CLEANLINESS, DAMAGE)
 TASK_BY_KEY: dict[str, Task] = {task.key: task for task in TASKS}
+
+
+def name_in(language: str, named: Task | ConditionClass) -> str:
+    """What people call a task or a class: in Russian for ``ru``, in English for any other language."""
+    return named.ru if language == "ru" else named.en
 
 
 def normalise_word(word: str) -> str:

@@ -10,13 +10,13 @@ import streamlit as st
 from backend.demo.cached import get_shared_services
 from backend.demo.condition_client import ask_condition
 from backend.demo.notes import show_error, show_note
-from backend.demo.photo_words import WORDS, PhotoWords, class_name, task_name
+from backend.demo.photo_words import WORDS, PhotoWords
 from backend.rest_answers import ConditionAnswer
 from carcond.condition_form import LANGUAGES, Language
 from carcond.errors import BackendError, UnreadableImageError
 from carcond.images import decode_photo
 from carcond.samples import draw_picture
-from carcond.taxonomy import TASK_BY_KEY
+from carcond.taxonomy import TASK_BY_KEY, name_in
 
 _LANGUAGE_NAMES = {"en": "English", "ru": "Русский"}
 _SHOWN_WIDTH = 640
@@ -100,10 +100,10 @@ def _show_answer(photo: bytes, answer: ConditionAnswer, words: PhotoWords, langu
     for (key, told), column in zip(answer.tasks.items(), st.columns(max(len(answer.tasks), 1)), strict=False):
         task = TASK_BY_KEY[key]
         with column, st.container(border=True):
-            st.metric(task_name(task, language), class_name(task, told.status, language))
+            st.metric(name_in(language, task), name_in(language, task.condition(told.status)))
             for each in task.classes:  # the answer's own order is of the alphabet
                 probability = told.probabilities[each.key]
-                st.progress(probability, text=f"{class_name(task, each.key, language)}: {probability:.0%}")
+                st.progress(probability, text=f"{name_in(language, each)}: {probability:.0%}")
     limit = get_shared_services().settings.max_photo_pixels
     show_note(words.judged_by.format(version=answer.version))
     left, right = st.columns([1, 2])

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from carcond.condition_form import Language
-from carcond.taxonomy import Task
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,3 @@ WORDS: Mapping[Language, PhotoWords] = {
         judged_by="Оценила версия {version}.",
     ),
 }
-
-
-def task_name(task: Task, language: Language) -> str:
-    """What people call a task."""
-    return task.ru if language == "ru" else task.en
-
-
-def class_name(task: Task, key: str, language: Language) -> str:
-    """What people call a class of a task."""
-    found = next(each for each in task.classes if each.key == key)
-    return found.ru if language == "ru" else found.en

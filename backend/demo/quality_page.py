@@ -55,8 +55,7 @@ def _show_suspects(project: int, suspects: Sequence[Mapping[str, Any]], judged: 
 
 def _doubt(suspect: Mapping[str, Any]) -> str:
     task = TASK_BY_KEY[suspect["task"]]
-    names = {each.key: each.en for each in task.classes}
-    given, likely = names[suspect["given"]], names[suspect["likely"]]
+    given, likely = (task.condition(suspect[which]).en for which in ("given", "likely"))
     return f"{task.en}: labelled **{given}**, looks **{likely}**. Probably wrong: {suspect['suspicion']:.0%}"
 
 

@@ -34,11 +34,8 @@ def show(project: int) -> None:
 
 def _card(place: int, photo: QueuedPhoto) -> PhotoCard:
     slot = "exploration slot" if photo.slot == 0 else f"slot {photo.slot}"
-    lines = [f"{TASK_BY_KEY[task].en}: {_class_name(task, key)} {p:.0%}" for task, (key, p) in photo.answers.items()]
+    answers = [(TASK_BY_KEY[task], key, p) for task, (key, p) in photo.answers.items()]
+    lines = [f"{task.en}: {task.condition(key).en} {p:.0%}" for task, key, p in answers]
     if photo.confidence is not None:
         lines.append(f"All right together: {photo.confidence:.0%}")
     return PhotoCard(photo.task_id, photo.url, f"{place}. Photo {photo.task_id}, {slot}", [*lines, photo.reason])
-
-
-def _class_name(task: str, key: str) -> str:
-    return next(each.en for each in TASK_BY_KEY[task].classes if each.key == key)

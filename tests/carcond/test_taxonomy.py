@@ -1,6 +1,6 @@
 import pytest
 
-from carcond.taxonomy import CLEANLINESS, DAMAGE, TASK_BY_KEY, TASKS, find_class, normalise_word
+from carcond.taxonomy import CLEANLINESS, DAMAGE, TASK_BY_KEY, TASKS, find_class, name_in, normalise_word
 
 
 def test_there_are_three_degrees_of_dirt_and_two_of_damage_in_the_order_of_the_logits() -> None:
@@ -48,3 +48,12 @@ def test_case_separators_and_the_letter_yo_do_not_matter(word: str, key: str) ->
 @pytest.mark.parametrize("word", ["", " ", "rusty", "clean car", "not clean", "нечистый"])
 def test_an_unknown_word_means_nothing_rather_than_something_near(word: str) -> None:
     assert find_class(word) is None
+
+
+def test_tasks_and_classes_have_a_name_in_both_languages() -> None:
+    damaged = DAMAGE.condition("damaged")
+    assert [name_in(language, each) for each in (DAMAGE, damaged) for language in ("en", "ru")] == [
+        "Damage", "Целостность", "damaged", "битый"
+    ]  # fmt: skip
+    with pytest.raises(KeyError):
+        DAMAGE.condition("clean")
