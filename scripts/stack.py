@@ -65,6 +65,15 @@ def _be_silent(message: str) -> None:
     pass
 
 
+def with_demo_token(named: str, token: str) -> str:
+    """The applications that somebody named in `CARCOND_API_TOKENS`, and the demo.
+
+    A shell that has read a stack's settings names the demo already, perhaps another stack's: this one replaces it.
+    """
+    others = [each for each in named.split(",") if each.strip() and not each.strip().startswith("demo:")]
+    return ",".join([*others, f"demo:{hashlib.sha256(token.encode()).hexdigest()}"])
+
+
 class Stack:
     """The five servers.
 
@@ -145,7 +154,7 @@ class Stack:
             "CARCOND_MODELS_DIR": str(self.options.models_dir or self._data / "models"),
             "CARCOND_BASIC_AUTH_USER": self.credentials.backend_user,
             "CARCOND_BASIC_AUTH_PASSWORD": self.credentials.backend_password,
-            "CARCOND_API_TOKENS": ",".join(filter(None, [os.environ.get("CARCOND_API_TOKENS"), self._demo_digest])),
+            "CARCOND_API_TOKENS": with_demo_token(os.environ.get("CARCOND_API_TOKENS", ""), self._demo_token),
             "CARCOND_DEMO_TOKEN": self._demo_token,
             "CARCOND_BIND": f"127.0.0.1:{self.options.backend_port}",
             **self.options.extra_environment,
@@ -155,10 +164,6 @@ class Stack:
     def _demo_token(self) -> str:
         """The demo's token for the backend: known to whoever knows the backend's password."""
         return hmac.new(self.credentials.backend_password.encode(), b"demo", hashlib.sha256).hexdigest()
-
-    @property
-    def _demo_digest(self) -> str:
-        return f"demo:{hashlib.sha256(self._demo_token.encode()).hexdigest()}"
 
     @property
     def environment(self) -> dict[str, str]:
