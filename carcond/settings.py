@@ -86,7 +86,9 @@ class Settings(BaseSettings):
     max_photo_bytes: int = Field(30_000_000, ge=1_000, description="A larger file is not read.")
     max_photo_pixels: int = Field(60_000_000, ge=10_000, description="A photo of more pixels is not decoded.")
     photo_timeout_s: float = Field(20.0, gt=0, le=600, description="Seconds until a photo counts as out of reach.")
-    label_studio_timeout_s: float = Field(60.0, gt=0, le=600, description="Seconds until Label Studio does.")
+    label_studio_timeout_s: float = Field(
+        60.0, gt=0, le=600, description="Seconds until Label Studio counts as out of reach."
+    )
 
     # Fields of a task's data
     source_field: str = Field("source", description="Field of a task's data that says where its photo comes from.")
@@ -100,7 +102,7 @@ class Settings(BaseSettings):
     # The queue
     queue_size: int = Field(20, ge=10, le=1000, description="Photos in the queue.")
     candidate_factor: int = Field(2, ge=1, le=100, description="Candidates for each photo of the queue.")
-    slots: int = Field(9, ge=1, le=99, description="Groups of candidates, which take turns.")
+    slots: int = Field(9, ge=1, le=99, description="Slots for the candidates, which take turns.")
     typical_photos: int = Field(
         10, ge=1, le=1000, description="So many labels are made of typical photos before uncertainty counts."
     )

@@ -62,7 +62,7 @@ def _variable(name: str, field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     value = field.default
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    return "" if text in ("", ()) else f"`{text}`"
+    return "" if text in ("", (), {}, None) else f"`{text}`"
 
 
 def _bounds(field: FieldInfo) -> str:
