@@ -28,6 +28,7 @@ def accuracy(history: LabelHistory, count: int) -> float:
     return float(((embeddings @ weight.T + bias).argmax(axis=1) == indices).mean())
 
 
+@pytest.mark.slow
 def test_the_interval_holds_what_a_hundred_labels_bring() -> None:
     """125 labels, of which 100 are trained on, from 150, 250 and 400 on; the end is measured."""
     inside, gains, true = [], [], []

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -11,6 +11,7 @@ from carcond.errors import LabelTableError
 from carcond.head_fitting import fit_head
 from carcond.heads import UNKNOWN
 from carcond.label_table import TaskLabels
+from carcond.one_core import one_core
 from carcond.problem import Problem
 from carcond.replay import METRICS, label_counts, measure_full, replay
 from carcond.savings import labels_needed, mean_and_band, report
@@ -19,6 +20,13 @@ from carcond.strategy import parse_strategies, parse_strategy
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 
 STRATEGIES = ("random", "margin", "entropy-power", "confidence-distinct", "disagreement", "badge", "live")
+
+
+@pytest.fixture(autouse=True)
+def on_one_core() -> Iterator[None]:
+    """As `simulate` replays."""
+    with one_core():
+        yield
 
 
 def quiet(done: int, total: int) -> None:

@@ -336,7 +336,7 @@ def test_an_import_whose_photos_come_one_by_one_is_held_out_to_a_fifth_too() -> 
     """Photos are embedded, and so grouped, bit by bit."""
     labels = import_labels(200)
     shares = []
-    for seed in range(40):
+    for seed in range(10):
         photos = [photo(i, None) for i in range(1, 201)]
         for i, one in enumerate(photos):
             one.group = i
