@@ -27,7 +27,7 @@ def show(project: int) -> None:
         return
     st.write(
         "The photos that Label Studio serves next: its slots in turn, and in each slot the least sure first. Slot 0 "
-        "holds photos drawn at random, the others hold groups of photos that are alike."
+        "holds photos drawn at random, the others hold those that the model is least sure of."
     )
     show_cards(project, [_card(place, photo) for place, photo in enumerate(photos, start=1)])
 
