@@ -10,8 +10,8 @@ def review(
     project: Annotated[int, typer.Argument(help="the project's number in Label Studio")],
     top: Annotated[int, typer.Option(min=1, help="show at most so many photos")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
-    dry_run: Annotated[bool, typer.Option(help="change nothing in Label Studio")] = False,
-    clear: Annotated[bool, typer.Option(help="take all marks and the tab back")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="change nothing in Label Studio")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="take all marks and the tab back")] = False,
 ) -> None:
     """Show photos whose label is probably wrong in a tab "Look again" of Label Studio, most suspicious first.
 

@@ -22,7 +22,7 @@ def simulate(
     columns: Annotated[list[str] | None, typer.Option(help="task=column: this column stands for the task")] = None,
     where: Annotated[list[str] | None, typer.Option(help="column=value: keep these rows only")] = None,
     by: Annotated[str, typer.Option(help="also measure by the values of this column")] = "",
-    together: Annotated[bool, typer.Option(help="one queue for all tasks, not one for each")] = False,
+    together: Annotated[bool, typer.Option("--together", help="one queue for all tasks, not one for each")] = False,
     plot: Annotated[Path | None, typer.Option(help="draw the curves into this file, as PNG and SVG")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder of kept embeddings")] = None,
     processes: Annotated[int, typer.Option(min=0, help="0: one per core")] = 0,

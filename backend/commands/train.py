@@ -26,7 +26,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="16 when nothing is said")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="0.0001 when nothing is said")] = None,
     image_size: Annotated[int | None, typer.Option(help="224 when nothing is said")] = None,
-    patience: Annotated[int | None, typer.Option(help="epochs without a better validation loss; 0: no end")] = None,
+    patience: Annotated[int | None, typer.Option(help="epochs without a better validation loss; 0: to the end")] = None,
     freeze_until: Annotated[str | None, typer.Option(help="train from this stage on, such as blocks.5")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16")] = None,
     loss_weight: Annotated[list[str] | None, typer.Option(help="task=weight: of its loss")] = None,
