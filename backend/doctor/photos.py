@@ -162,4 +162,4 @@ def check_known_problems(project: ProjectExamination) -> Iterator[Finding]:
             count=len(bad), tried=len(photos), task=bad[0].task_id, problem=bad[0].problem, project=project.id
         )
     else:
-        yield fine(f"none of {len(photos)}")
+        yield fine(f"nothing wrong with {len(photos)} photos")

@@ -23,4 +23,4 @@ def test_photos_that_were_all_read_are_fine(garage: Garage) -> None:
     garage.turn()
     with Examination(garage.services.settings, "http://127.0.0.1:9090") as whole:
         (found,) = check_known_problems(ProjectExamination(whole, PROJECT))
-    assert (found.level, found.what) == ("fine", "none of 3")
+    assert (found.level, found.what) == ("fine", "nothing wrong with 3 photos")
