@@ -11,8 +11,8 @@ from werkzeug.exceptions import HTTPException
 from backend.metrics import Metrics
 from backend.mirroring import ModelFollower
 from backend.model import CarConditionModel, parse_project_id
-from backend.problems import problem_response
-from backend.rest import RestApi, is_rest
+from backend.rest.problems import problem_response
+from backend.rest.routes import RestApi, is_rest
 from backend.security import is_allowed
 from backend.services import Services, get_services
 from carcond.errors import CarcondError, QueueUnavailableError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from backend.rest_answers import PhotoAnswer
+from backend.rest.answers import PhotoAnswer
 from carcond.condition import PhotoCondition
 from carcond.plain_page import PlainPage, add_cells, plain_table
 from carcond.taxonomy import TASKS
@@ -20,7 +20,7 @@ def photo_facts(project: int, version: str, seen: Mapping[str, PhotoCondition | 
         seen: name of each photo -> the condition that it shows, or why it cannot be read.
 
     Returns:
-        `project`, `version`, `photos` (see `backend.rest_answers.PhotoAnswer`), and `unreadable`: photos with their
+        `project`, `version`, `photos` (see `backend.rest.answers.PhotoAnswer`), and `unreadable`: photos with their
         `problem`.
     """
     read = {name: each for name, each in seen.items() if not isinstance(each, str)}

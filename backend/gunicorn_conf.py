@@ -7,8 +7,8 @@ from gunicorn.errors import AppImportError  # type: ignore[import-untyped]  # gu
 
 bind = os.environ.get("CARCOND_BIND", "127.0.0.1:9090")
 # One process, so that encoder and heads are in memory once; ONNX Runtime uses all cores by itself,
-# and the threads only wait for Label Studio, the database, or their turn at the network: `backend.rest.SEATS` of them
-# are for applications, the others for Label Studio.
+# and the threads only wait for Label Studio, the database, or their turn at the network:
+# `backend.rest.routes.SEATS` of them are for applications, the others for Label Studio.
 workers = 1
 worker_class = "gthread"
 threads = 32

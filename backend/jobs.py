@@ -217,7 +217,7 @@ def get_job_queue() -> JobQueue:
 
 def run_turn(project_id: int) -> dict[str, Any]:
     """RQ job: one turn of a project's loop. Returns the turn's report, nothing for a project that was let go."""
-    from backend.connection_changes import is_released  # noqa: PLC0415
+    from backend.connection.changes import is_released  # noqa: PLC0415
     from backend.finetune_jobs import begin_if_grown  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415 - the web process enqueues turns and never runs one
     from backend.services import get_services  # noqa: PLC0415
@@ -246,7 +246,7 @@ def run_turn(project_id: int) -> dict[str, Any]:
 
 def run_refresh(project_id: int) -> int:
     """RQ job: move the other predictions of a project to the serving version. Returns how many are left."""
-    from backend.connection_changes import is_released  # noqa: PLC0415
+    from backend.connection.changes import is_released  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
 
@@ -266,7 +266,7 @@ def run_embedding(project_id: int, encoder_id: str, share: int) -> int:
 
     A turn need not wait for it, and it holds no lock: workers do several shares at once.
     """
-    from backend.connection_changes import is_released  # noqa: PLC0415
+    from backend.connection.changes import is_released  # noqa: PLC0415
     from backend.embedding import Share, embed_share, unseen_photos  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
 

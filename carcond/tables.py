@@ -99,7 +99,7 @@ class Connection(Base):
     # Moments are ISO 8601 in UTC.
     made_at: Mapped[str]
     made_by: Mapped[str]
-    # In the order in which they were made: `backend.connection_changes.Change` as JSON.
+    # In the order in which they were made: `backend.connection.changes.Change` as JSON.
     changes: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     undone_at: Mapped[str | None]
     undone_by: Mapped[str | None]

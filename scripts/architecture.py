@@ -23,10 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "demo, dashboard": ("backend.demo*",),
     "doctor": ("backend.doctor*",),
     "web": ("backend.app", "backend.model", "backend.security", "backend.gunicorn_conf", "backend.mirroring"),
-    "JSON API": (
-        *("backend.rest", "backend.rest_answers", "backend.openapi", "backend.problems"),
-        *("backend.callers", "backend.waiting_room"),
-    ),
+    "JSON API": ("backend.rest*",),
     "metrics": ("backend.metrics", "backend.*_metrics"),
     "worker": ("backend.worker",),
     "jobs": (
@@ -45,9 +42,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "look again": ("backend.review", "backend.tabs"),
     "backend, webhook": (
         *("backend.backend_address", "backend.ssrf_guard", "backend.ml_backends", "backend.webhooks"),
-        *("backend.connection_changes", "backend.provision", "backend.address_probes"),
+        *("backend.connection.changes", "backend.provision", "backend.address_probes"),
     ),
-    "connection": ("backend.connection", "backend.connection_*", "backend.disconnection", "backend.photo_sample"),
+    "connection": ("backend.connection*",),
     "Label Studio": ("backend.labelstudio", "backend.token_auth", "backend.label_config", "backend.photos"),
     "services": ("backend.services",),
     "backup": ("backend.backup", "carcond.archive"),

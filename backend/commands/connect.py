@@ -47,9 +47,9 @@ def _connect(
     services: "Services", project: int, backend: str, dry_run: bool, yes: bool, by: str, as_json: bool
 ) -> None:
     from backend.backend_address import BackendAddress, default_backend_url  # noqa: PLC0415
-    from backend.connection import connect as carry_out  # noqa: PLC0415
-    from backend.connection_plan import plan_connection  # noqa: PLC0415
-    from backend.connection_view import plan_text  # noqa: PLC0415
+    from backend.connection.connecting import connect as carry_out  # noqa: PLC0415
+    from backend.connection.plan import plan_connection  # noqa: PLC0415
+    from backend.connection.view import plan_text  # noqa: PLC0415
     from backend.jobs import get_job_queue  # noqa: PLC0415
 
     settings = services.settings
@@ -78,8 +78,8 @@ def _connect(
 def _disconnect(
     services: "Services", project: int, _backend: str, dry_run: bool, yes: bool, by: str, as_json: bool
 ) -> None:
-    from backend.connection_view import refused_text, undo_text  # noqa: PLC0415
-    from backend.disconnection import disconnect, plan_undo  # noqa: PLC0415
+    from backend.connection.disconnecting import disconnect, plan_undo  # noqa: PLC0415
+    from backend.connection.view import refused_text, undo_text  # noqa: PLC0415
     from backend.jobs import get_job_queue  # noqa: PLC0415
     from backend.simulation_view import progress_bar  # noqa: PLC0415
 

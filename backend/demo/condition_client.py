@@ -4,8 +4,8 @@ import httpx
 from pydantic import ValidationError
 
 from backend.backend_address import default_backend_url
-from backend.problems import MEDIA_TYPE
-from backend.rest_answers import ConditionAnswer
+from backend.rest.answers import ConditionAnswer
+from backend.rest.problems import MEDIA_TYPE
 from carcond.condition_form import Language
 from carcond.errors import BackendError
 from carcond.settings import Settings

@@ -11,7 +11,7 @@ from backend.demo.cached import get_shared_services
 from backend.demo.condition_client import ask_condition
 from backend.demo.notes import show_error, show_note
 from backend.demo.photo_words import WORDS, PhotoWords
-from backend.rest_answers import ConditionAnswer
+from backend.rest.answers import ConditionAnswer
 from carcond.condition_form import LANGUAGES, Language
 from carcond.errors import BackendError, UnreadableImageError
 from carcond.images import decode_photo

@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from backend import jobs
-from backend.connection_changes import keep_record
+from backend.connection.changes import keep_record
 from backend.embedding import unseen_photos
 from backend.jobs import EMBEDDINGS, REFRESHES, SHARES, TURNS, JobQueue, get_job_queue, reconcile, run_embedding
 from backend.services import get_services

@@ -13,7 +13,7 @@ from carcond.errors import BackendError
 from carcond.settings import Settings
 from tests.backend.conftest import MakeSettings
 from tests.backend.http_server import HttpServer, Reply
-from tests.backend.test_rest import dark_photo
+from tests.backend.rest.test_routes import dark_photo
 from tests.backend.versions import write_version
 
 TOKEN = "token-of-the-demo"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import httpx
 
-from backend.connection_changes import (
+from backend.connection.changes import (
     MODEL_VERSION,
     Change,
     Place,

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.problems import ProblemError
-from backend.waiting_room import WaitingRoom
+from backend.rest.problems import ProblemError
+from backend.rest.waiting_room import WaitingRoom
 
 
 def test_work_is_done_in_the_order_it_came() -> None:

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from backend.backend_address import BackendAddress
-from backend.connection import connect
-from backend.connection_changes import is_released, open_records
-from backend.connection_plan import ConnectionPlan, plan_connection
-from backend.connection_view import plan_text, undo_text
-from backend.disconnection import UndoPlan, disconnect, plan_undo
+from backend.connection.changes import is_released, open_records
+from backend.connection.connecting import connect
+from backend.connection.disconnecting import UndoPlan, disconnect, plan_undo
+from backend.connection.plan import ConnectionPlan, plan_connection
+from backend.connection.view import plan_text, undo_text
 from backend.jobs import JobQueue, run_turn
 from backend.provision import SAMPLING
 from backend.services import Services
 from carcond.errors import ConnectionRecordError, LabelConfigError, LabelStudioError
 from carcond.registry import is_ours
 from tests.backend.conftest import MakeSettings
+from tests.backend.connection.fake_connections import FakeConnections
 from tests.backend.drawings import draw_photo
-from tests.backend.fake_connections import FakeConnections
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.http_server import HttpServer, Reply
 

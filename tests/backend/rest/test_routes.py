@@ -17,9 +17,9 @@ from PIL import Image
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
-from backend import rest
 from backend.app import create_app
-from backend.openapi import openapi_document
+from backend.rest import routes
+from backend.rest.openapi import openapi_document
 from backend.services import Services, get_services
 from carcond.encoder import find_encoder
 from carcond.heads import Heads
@@ -248,7 +248,7 @@ def test_an_unknown_path_and_a_wrong_method_are_problems_too(client: FlaskClient
 def test_what_goes_wrong_inside_stays_in_the_log(
     client: FlaskClient, drawn_cars: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rest, "combine", lambda photos: 1 / 0)
+    monkeypatch.setattr(routes, "combine", lambda photos: 1 / 0)
     assert "see the backend's log" in problem(send(client, "/api/v1/condition", drawn_cars[0]), 500)
     assert "ZeroDivisionError" in caplog.text
 
@@ -332,7 +332,7 @@ def test_web_processes_share_what_they_counted(
 def test_a_full_house_asks_to_come_back(
     client: FlaskClient, drawn_cars: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "SEATS", 0)
+    monkeypatch.setattr(routes, "SEATS", 0)
     busy = create_app(get_services()).test_client()
     response = send(busy, "/predict", drawn_cars[0])
     assert "try again" in problem(response, 503)

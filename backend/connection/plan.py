@@ -10,7 +10,7 @@ from typing import Any
 
 from backend.address_probes import backend_refusal, webhook_refusal
 from backend.backend_address import BackendAddress, refusal_advice
-from backend.connection_changes import (
+from backend.connection.changes import (
     ANY_VERSION,
     MODEL_VERSION,
     Change,
@@ -19,11 +19,11 @@ from backend.connection_changes import (
     present_state,
     public_webhook,
 )
-from backend.connection_warnings import connection_warnings
+from backend.connection.photo_sample import sample_photos
+from backend.connection.warnings import connection_warnings
 from backend.label_config import LabelBinding
 from backend.labelstudio import LabelStudioApi, ProjectInfo
 from backend.ml_backends import BACKEND_TITLE, auth_method, find_ours, is_connected, read_backends
-from backend.photo_sample import sample_photos
 from backend.provision import WANTED_SETTINGS, check_config
 from backend.services import Services
 from backend.webhooks import read_webhooks, wanted_webhook, webhook_faults

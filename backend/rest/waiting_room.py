@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from backend.problems import ProblemError
+from backend.rest.problems import ProblemError
 
 P = ParamSpec("P")
 R = TypeVar("R")

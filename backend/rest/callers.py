@@ -13,7 +13,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
-from backend.problems import ProblemError
+from backend.rest.problems import ProblemError
 from carcond.settings import Settings
 
 logger = logging.getLogger(__name__)

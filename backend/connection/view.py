@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from backend.connection_changes import MODEL_VERSION
-from backend.connection_plan import ConnectionPlan
-from backend.disconnection import Step, UndoPlan
+from backend.connection.changes import MODEL_VERSION
+from backend.connection.disconnecting import Step, UndoPlan
+from backend.connection.plan import ConnectionPlan
 from carcond.card_values import plain
 
 _LABELS = {"backend": "ML backend", "webhook": "webhook", "setting": "setting"}

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from backend.callers import Callers
-from backend.openapi import MAX_IMAGES, openapi_document
-from backend.problems import ProblemError
-from backend.rest_answers import ConditionAnswer, ConditionRequest, PhotoAnswer, ShortAnswer
+from backend.rest.answers import ConditionAnswer, ConditionRequest, PhotoAnswer, ShortAnswer
+from backend.rest.callers import Callers
+from backend.rest.openapi import MAX_IMAGES, openapi_document
+from backend.rest.problems import ProblemError
+from backend.rest.waiting_room import WaitingRoom
 from backend.services import Services
-from backend.waiting_room import WaitingRoom
 from carcond.condition import PhotoCondition, combine, read_condition
 from carcond.encoder import Encoder
 from carcond.errors import EncoderError, UnreadableImageError

@@ -3,9 +3,9 @@
 import logging
 
 from backend.backend_address import BackendAddress
-from backend.connection_changes import MODEL_VERSION, close_record, keep_record
-from backend.connection_plan import ConnectionPlan
-from backend.disconnection import take_back
+from backend.connection.changes import MODEL_VERSION, close_record, keep_record
+from backend.connection.disconnecting import take_back
+from backend.connection.plan import ConnectionPlan
 from backend.jobs import JobQueue, turns_held
 from backend.labelstudio import LabelStudioApi
 from backend.ml_backends import BACKEND_TITLE, find_ours, read_backends, save_backend

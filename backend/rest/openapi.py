@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from backend.problems import MEDIA_TYPE
-from backend.rest_answers import ConditionAnswer, ConditionRequest, Problem, ShortAnswer
+from backend.rest.answers import ConditionAnswer, ConditionRequest, Problem, ShortAnswer
+from backend.rest.problems import MEDIA_TYPE
 
 MAX_IMAGES = 10
 """Photos of one request, at most."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from backend.connection.photo_sample import PhotoSample
 from backend.label_config import LabelBinding
 from backend.labelstudio import ProjectInfo
-from backend.photo_sample import PhotoSample
 from carcond.registry import is_ours
 from carcond.taxonomy import TASKS
 
@@ -19,7 +19,7 @@ def connection_warnings(
         project: as it is.
         binding: what its label config asks for.
         sample: a look at its photos.
-        facts: of `backend.connection_plan.ConnectionPlan`.
+        facts: of `backend.connection.plan.ConnectionPlan`.
     """
     yield from _of_photos(sample)
     yield from _of_words(binding)

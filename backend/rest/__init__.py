@@ -1,0 +1,1 @@
+"""The JSON API: photos of a car in, its condition out."""
