@@ -60,6 +60,7 @@ _TRIES = 4
 _CONSIDERED = 100
 # Where Label Studio serves photos.
 _LOCAL_FILES = "/data/local-files/"
+_UPLOADS = "/data/upload/"
 _OWN_PATHS = ("/data/", "/storage-data/", "/tasks/", "/projects/")
 
 
@@ -112,6 +113,8 @@ def _try(fetcher: PhotoFetcher, task_id: int, url: str) -> _Failure | None:
         fetcher.fetch(url)
     except PhotoFetchError as error:
         kind = {401: REFUSED, 403: REFUSED, 404: MISSING, 410: MISSING}.get(error.status or 0, UNREADABLE)
+        if error.status == 500 and urlsplit(url).path.startswith(_UPLOADS):
+            kind = MISSING  # how Label Studio 1.23 answers for an upload that it does not know
         return _Failure(kind, str(error.status), task_id, url, str(error))
     return None
 

@@ -213,14 +213,17 @@ def test_what_somebody_changed_meanwhile_is_told_and_left_alone(existing: Existi
     planned = existing.carcond("--undo", "--dry-run")
     assert "sampling: was changed by somebody since, and is left as it is (Uniform sampling" in planned.stdout
     undone = existing.undo("--yes")
-    assert {step["name"]: step["action"] for step in undone["steps"]} == {
-        "model_version": "done",
+    actions = {step["name"]: step["action"] for step in undone["steps"]}
+    # A turn that was under way may have moved the version once more.
+    assert actions.pop("model_version") in ("done", "restore")
+    assert actions == {
         "sampling": "leave",
         f"{existing.stack.backend_url}/webhook": "restore",
         existing.stack.backend_url: "done",
     }
     after = existing.state()
     assert after["project"]["sampling"] == "Uniform sampling"
+    assert after["project"]["model_version"] == THEIRS
     assert [hook["url"] for hook in after["webhooks"]] == [f"{existing.other.url}/webhook"]
     assert not any(is_ours(p.model_version) for task in existing.api.tasks(existing.id) for p in task.predictions)
 
