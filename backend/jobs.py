@@ -127,18 +127,19 @@ class JobQueue:
         return int(self.redis.get(_news_key(project_id)) or 0)
 
     @contextmanager
-    def lock(self, project_id: int, queue: str = TURNS, wait: bool = True) -> Iterator[bool]:
+    def lock(self, project_id: int, queue: str = TURNS, wait: bool = True, mark: str = "") -> Iterator[bool]:
         """One job at a time for each project, over all workers; a killed worker's lock runs out by itself.
 
         Args:
             project_id: of the job.
-            queue: fine-tunings have a lock of their own, all other jobs share one.
+            queue: turns and refreshes share a lock, fine-tunings and embeddings have others.
             wait: until the lock is free.
+            mark: of the job, where a project may have several at a time.
 
         Yields:
             Whether it is held: without waiting, it may be another's.
         """
-        lock = self.redis.lock(_lock_key(project_id, queue), timeout=_LOCK_SECONDS, thread_local=False)
+        lock = self.redis.lock(_lock_key(mark or str(project_id), queue), timeout=_LOCK_SECONDS, thread_local=False)
         stop = threading.Event()
 
         def renew() -> None:
@@ -168,7 +169,7 @@ class JobQueue:
     def is_locked(self, project_id: int, queue: str) -> bool:
         """Whether a job of the project runs, on any worker; see `lock`."""
         with redis_errors():
-            return bool(self.redis.exists(_lock_key(project_id, queue)))
+            return bool(self.redis.exists(_lock_key(str(project_id), queue)))
 
 
 @contextmanager
@@ -201,8 +202,8 @@ def _share_mark(project_id: int, encoder_id: str, share: int) -> str:
     return f"{project_id}:{encoder_id}:{share}"
 
 
-def _lock_key(project_id: int, queue: str) -> str:
-    return f"carcond:lock:{FINETUNES}:{project_id}" if queue == FINETUNES else f"carcond:lock:{project_id}"
+def _lock_key(mark: str, queue: str) -> str:
+    return f"carcond:lock:{mark}" if queue in (TURNS, REFRESHES) else f"carcond:lock:{queue}:{mark}"
 
 
 def _news_key(project_id: int) -> str:
@@ -264,25 +265,29 @@ def run_refresh(project_id: int) -> int:
 def run_embedding(project_id: int, encoder_id: str, share: int) -> int:
     """RQ job: show a share of the pool to an encoder that may take over. Returns how many photos it has yet to see.
 
-    A turn need not wait for it, and it holds no lock: workers do several shares at once.
+    A turn need not wait for it, and workers do several shares at once, each of them one worker.
     """
     from backend.connection.changes import is_released  # noqa: PLC0415
     from backend.embedding import Share, embed_share, unseen_photos  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
 
     queue, services = get_job_queue(), get_services()
-    queue.begin(EMBEDDINGS, project_id, _share_mark(project_id, encoder_id, share))
+    mark = _share_mark(project_id, encoder_id, share)
+    queue.begin(EMBEDDINGS, project_id, mark)
     if is_released(services.store, project_id) or not unseen_photos(services.store, project_id, encoder_id):
         return 0  # a share that waits for long is asked for again: who showed the last photo has asked for the turn
     services.pull_models(project_id)
-    left_of_share = embed_share(
-        services,
-        project_id,
-        encoder_id,
-        Share(share, SHARES),
-        interrupted=queue.has_waiting_turn,
-        progress=_write_progress,
-    )
+    left_of_share = 0
+    with queue.lock(project_id, EMBEDDINGS, wait=False, mark=mark) as held:
+        if held:
+            left_of_share = embed_share(
+                services,
+                project_id,
+                encoder_id,
+                Share(share, SHARES),
+                interrupted=queue.has_waiting_turn,
+                progress=_write_progress,
+            )
     if left_of_share:
         queue.enqueue_embedding(project_id, encoder_id, share)
     left = unseen_photos(services.store, project_id, encoder_id)

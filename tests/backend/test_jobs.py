@@ -335,6 +335,20 @@ def test_a_share_that_was_asked_for_twice_makes_no_further_turn(working_garage: 
     assert waiting(queue) == (0, 0)
 
 
+def test_a_share_that_a_worker_is_at_is_left_to_it(
+    working_garage: Garage, models_dir: Path, make_tiny_encoder: MakeEncoder
+) -> None:
+    queue = get_job_queue()
+    working_garage.add_photos(20)
+    working_garage.turn()
+    make_tiny_encoder(models_dir, 1)
+    with queue.lock(PROJECT, EMBEDDINGS, mark=f"{PROJECT}:tiny-00000001:0"):
+        assert run_embedding(PROJECT, "tiny-00000001", 0) == 20
+        assert run_embedding(PROJECT, "tiny-00000001", 1) < 20
+    assert len(named(queue)[EMBEDDINGS]) == 0
+    assert waiting(queue) == (0, 0)
+
+
 def test_the_pool_of_a_project_that_was_let_go_is_not_shown(
     working_garage: Garage, models_dir: Path, make_tiny_encoder: MakeEncoder
 ) -> None:
