@@ -13,7 +13,6 @@ from carcond.condition_form import confidence_of, status_of
 from carcond.fleet_files import FleetFile, visits
 from carcond.taxonomy import CLEANLINESS, DAMAGE, TASKS
 
-_GOOD = {CLEANLINESS.key: CLEANLINESS.class_keys[0], DAMAGE.key: DAMAGE.class_keys[0]}
 _REMINDERS = {"slightly_dirty": "a wash would be good soon", "very_dirty": "please wash before the next ride"}
 
 
@@ -40,10 +39,15 @@ class Visit:
         """What is thought of a task, sure or not."""
         return self.condition.by_task.get(key) if self.condition else None
 
+    def level(self, key: str) -> int | None:
+        """Place of the class among those of its task, 0 is the best; None when it is not known, or not sure."""
+        found = self.task(key)
+        return found.task.class_keys.index(found.status) if found and found.is_sure else None
+
     def is_bad(self, key: str) -> bool | None:
         """Whether the car was dirty (or damaged); None when that is not known, or not sure."""
-        found = self.task(key)
-        return found.status != _GOOD[key] if found and found.is_sure else None
+        level = self.level(key)
+        return None if level is None else level > 0
 
     def doubts(self) -> list[str]:
         """Why a human should look; empty when nobody needs to."""
@@ -145,20 +149,14 @@ def _trend(own: Sequence[Visit]) -> str:
     before = [visit for visit in own[:-1] if visit.files[0].car == last.files[0].car]
     changes, compared = [], False
     for key, worse, better in ((DAMAGE.key, "new damage", "repaired"), (CLEANLINESS.key, "dirtier", "cleaner")):
-        earlier = [level for visit in before if (level := _level(visit, key)) is not None]
-        now = _level(last, key)
+        earlier = [level for visit in before if (level := visit.level(key)) is not None]
+        now = last.level(key)
         if now is None or not earlier:
             continue
         compared = True
         if now != earlier[-1]:
             changes.append(worse if now > earlier[-1] else better)
     return ", ".join(changes) or ("same" if compared else "")
-
-
-def _level(visit: Visit, key: str) -> int | None:
-    """Place of the class among those of its task, 0 is the best; None when it is not known, or not sure."""
-    found = visit.task(key)
-    return found.task.class_keys.index(found.status) if found and found.is_sure else None
 
 
 def _months(all_visits: Sequence[Visit]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from carcond.encoder import Encoder
 from carcond.explain import explain
-from carcond.heads import FloatArray, Head, Heads
+from carcond.heads import FloatArray
 from carcond.images import decode_photo, to_pixels
-from carcond.taxonomy import TASKS
+from scripts.made_up_heads import made_up_heads
 
 _SIZE = (1280, 960)
 _ROUNDS = 100
@@ -25,7 +25,7 @@ def bench_explain(encoder: Encoder) -> dict[str, Any]:
 
     The steps take turns, so that what else the machine does meets all of them alike.
     """
-    heads, data = _heads(encoder), _photo()
+    heads, data = made_up_heads(encoder), _photo()
     photo = decode_photo(data, target=encoder.spec.size, max_pixels=_MAX_PIXELS)
     feature_map = encoder.encode(to_pixels(photo, encoder.spec)[np.newaxis]).feature_maps[0]
 
@@ -65,23 +65,6 @@ def bench_explain(encoder: Encoder) -> dict[str, Any]:
         "overlay_and_encoding_ms": round(medians[3] - medians[0], 2),
         "rows": rows,
     }
-
-
-def _heads(encoder: Encoder) -> Heads:
-    generator = np.random.default_rng(0)
-    return Heads(
-        encoder.encoder_id,
-        {
-            task.key: Head(
-                task,
-                generator.normal(size=(len(task.classes), encoder.dimension)).astype(np.float32),
-                np.zeros(len(task.classes), np.float32),
-                1.0,
-                cross_fitted=False,
-            )
-            for task in TASKS
-        },
-    )
 
 
 def _photo() -> bytes:

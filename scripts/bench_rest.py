@@ -20,13 +20,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from carcond.encoder import Encoder, find_encoder
-from carcond.heads import Head, Heads
+from carcond.encoder import Encoder
 from carcond.images import decode_photo, to_pixels
 from carcond.registry import Registry
 from carcond.samples import draw_picture
-from carcond.taxonomy import CLEANLINESS, DAMAGE, TASKS
+from carcond.taxonomy import CLEANLINESS, DAMAGE
 from scripts import redis_server
+from scripts.made_up_heads import made_up_heads
 from scripts.ports import free_ports
 from scripts.processes import ManagedProcess
 
@@ -67,13 +67,8 @@ def _make_models(models_dir: Path) -> Encoder:
     from carcond.finetuning.network import build_encoder  # noqa: PLC0415 - torch takes seconds to import
 
     encoder = Encoder.load(build_encoder(models_dir, "efficientnet_b4", "random"))
-    rng = np.random.default_rng(0)
-    by_task = {}
-    for task in TASKS:
-        weight = rng.normal(size=(len(task.classes), encoder.dimension)).astype(np.float32)
-        by_task[task.key] = Head(task, weight, np.zeros(len(task.classes), np.float32), 1.0, True)
     registry = Registry(models_dir, _PROJECT)
-    registry.promote(registry.write(Heads(find_encoder(models_dir).name, by_task), {}, []))
+    registry.promote(registry.write(made_up_heads(encoder), {}, []))
     return encoder
 
 

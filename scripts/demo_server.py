@@ -1,4 +1,4 @@
-"""The demo and the dashboard beside a running stack, and a browser that looks at them."""
+"""The demo and the dashboard beside a running stack, and what a browser does that looks at them or at Label Studio."""
 
 import sys
 from urllib.parse import urlsplit
@@ -51,6 +51,15 @@ def settle(page: Page) -> None:
         page.wait_for_function(_STILL, timeout=_PATIENCE_MS)
         page.wait_for_timeout(500)
         quiet = quiet + 1 if page.evaluate(_STILL) else 0
+
+
+def log_in(page: Page, stack: Stack) -> None:
+    """Log in to Label Studio."""
+    page.goto(f"{stack.label_studio_url}/user/login/")
+    page.fill("input[name=email]", stack.credentials.label_studio_email)
+    page.fill("input[name=password]", stack.credentials.label_studio_password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
 
 
 def stay_here(route: Route) -> None:

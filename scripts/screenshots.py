@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 
 from carcond.registry import Registry
 from carcond.samples import draw_samples
-from scripts.demo_server import CHROMIUM_FLAGS, PAGES, demo_process, open_demo_page, settle, stay_here
+from scripts.demo_server import CHROMIUM_FLAGS, PAGES, demo_process, log_in, open_demo_page, settle, stay_here
 from scripts.oracle import Oracle, read_truth
 from scripts.ports import free_ports
 from scripts.stack import CHECKOUT, Stack, StackOptions
@@ -125,7 +125,7 @@ class _Camera:
                 self._keep(page, f"{'demo' if each == 'photo' else f'dashboard-{each}'}{name}")
             page.context.close()
         page = self._page(WIDE)
-        self._log_in(page)
+        log_in(page, self._stack)
         self._show_data_manager(page)
         self._keep(page, "label-studio-data-manager")
         self._show_next(page)
@@ -142,13 +142,6 @@ class _Camera:
         page = context.new_page()
         page.route("**/*", stay_here)
         return page
-
-    def _log_in(self, page: Page) -> None:
-        page.goto(f"{self._stack.label_studio_url}/user/login/")
-        page.fill("input[name=email]", self._stack.credentials.label_studio_email)
-        page.fill("input[name=password]", self._stack.credentials.label_studio_password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "login" not in url)
 
     def _show_data_manager(self, page: Page) -> None:
         page.goto(self._data_manager)

@@ -5,15 +5,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
+from scripts.demo_server import CHROMIUM_FLAGS, log_in, stay_here
 from scripts.stack import Stack
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
 def find_chromium() -> str:
@@ -32,22 +31,10 @@ def open_page(stack: Stack) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.route("**/*", _stay_here)
-        page.goto(f"{stack.label_studio_url}/user/login/")
-        page.fill("input[name=email]", stack.credentials.label_studio_email)
-        page.fill("input[name=password]", stack.credentials.label_studio_password)
-        page.click("button[type=submit]")
-        page.wait_for_url(lambda url: "login" not in url)
+        page.route("**/*", stay_here)
+        log_in(page, stack)
         yield page
         browser.close()
-
-
-def _stay_here(route: Route) -> None:
-    address = urlsplit(route.request.url)
-    if address.scheme in ("data", "blob") or address.hostname == "127.0.0.1":
-        route.continue_()
-    else:
-        route.abort()
 
 
 def photograph(page: Page, name: str) -> None:
