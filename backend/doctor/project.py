@@ -74,7 +74,7 @@ UNBOUND = Kind(
 LACKING = Kind(
     "label-config-lacks-task",
     Level.WARNING,
-    "One of the two questions is never asked.",
+    "One of the two tasks is never asked for.",
     "The label config does not ask for {task}.",
     "Nothing is learnt of it. That may be meant.",
     "If it is not meant, add under Settings > Labeling Interface > Code: {choices}",
