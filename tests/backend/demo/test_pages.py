@@ -117,7 +117,14 @@ def test_photos_that_cannot_be_fetched_are_told_of_and_the_queue_stands(trained:
     assert "1. Photo" in words(shown)
 
 
-def test_doubtful_labels_link_into_label_studio(trained: tuple[Garage, list[int]]) -> None:
+def test_photos_of_the_queue_link_into_label_studio(trained: tuple[Garage, list[int]]) -> None:
+    garage, _ = trained
+    links = [link.proto.url for link in page("queue").get("link_button")]
+    assert links
+    assert all(url.startswith(f"{garage.server.url}/projects/{PROJECT}/data?task=") for url in links)
+
+
+def test_the_quality_of_photos_and_labels_is_told_as_far_as_it_is_known(trained: tuple[Garage, list[int]]) -> None:
     told = words(page("quality"))
     assert "40 photos, 40 of them looked at, 12 labelled." in told
     assert "how far annotators agree is not known" in told
