@@ -3,9 +3,11 @@
 import os
 from base64 import b64encode
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import urlsplit
 
 from backend.ssrf_guard import opening_lines
+from carcond.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class BackendAddress:
     url: str
     user: str = ""
     password: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, url: str, settings: Settings) -> Self:
+        """The backend at an address, with the user and password of the settings."""
+        return cls(url, settings.basic_auth_user, settings.basic_auth_password.get_secret_value())
 
     @property
     def webhook_url(self) -> str:

@@ -23,7 +23,8 @@ def _shared_name(name: str) -> AliasChoices:
     return AliasChoices(name, name.lower())
 
 
-def _is_web_address(value: str) -> bool:
+def is_web_address(value: str) -> bool:
+    """Whether it is an address of a host by HTTP."""
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -183,7 +184,7 @@ class Settings(BaseSettings):
         value = value.rstrip("/")
         if not value:
             return value
-        if not _is_web_address(value):
+        if not is_web_address(value):
             # What stands before an @ may be a password.
             shown = "...@" + value.rpartition("@")[2] if "@" in value else value
             raise ValueError(f"expected an address like http://127.0.0.1:8080, got {shown!r}")

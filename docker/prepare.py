@@ -48,8 +48,7 @@ def prepare(api: LabelStudioApi) -> int:
     project_id, _ = find_or_create_project(api, _TITLES[kind], known.get(kind))
     STATE.write_text(json.dumps(known | {kind: project_id}) + "\n", encoding="utf-8")
     _import(api, project_id, kind)
-    settings = get_settings()
-    backend = BackendAddress(BACKEND_URL, settings.basic_auth_user, settings.basic_auth_password.get_secret_value())
+    backend = BackendAddress.of(BACKEND_URL, get_settings())
     # After the import, so that the first turn of the loop finds all photos.
     provision(api, backend, _TITLES[kind], project_id)
     _verify(api, backend, project_id)

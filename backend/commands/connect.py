@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from backend.commands.backend_url import check_backend_url
 from backend.commands.person import this_person
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ def connect(
     project: Annotated[int, typer.Argument(help="the project's number in Label Studio")],
     backend: Annotated[
         str,
-        typer.Option(metavar="URL", help="where Label Studio finds the backend; where CARCOND_BIND says if left out"),
+        typer.Option(
+            metavar="URL",
+            callback=check_backend_url,
+            help="where Label Studio finds the backend; where CARCOND_BIND says if left out",
+        ),
     ] = "",
     undo: Annotated[bool, typer.Option("--undo", help="take the connection back")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be changed, and change nothing")] = False,
@@ -52,12 +57,7 @@ def _connect(
     from backend.connection.view import plan_text  # noqa: PLC0415
     from backend.jobs import get_job_queue  # noqa: PLC0415
 
-    settings = services.settings
-    address = BackendAddress(
-        (backend or default_backend_url()).rstrip("/"),
-        settings.basic_auth_user,
-        settings.basic_auth_password.get_secret_value(),
-    )
+    address = BackendAddress.of((backend or default_backend_url()).rstrip("/"), services.settings)
     plan = plan_connection(services, address, project)
     if not as_json:
         print(plan_text(plan))

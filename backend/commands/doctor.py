@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from backend.commands.backend_url import check_backend_url
 from carcond.errors import SettingsError
 
 
@@ -16,7 +17,12 @@ def doctor(
         typer.Option(help="a project's number in Label Studio; again for more. All known ones if left out"),
     ] = None,
     backend: Annotated[
-        str, typer.Option(metavar="URL", help="where Label Studio should find the backend, if it is not connected yet")
+        str,
+        typer.Option(
+            metavar="URL",
+            callback=check_backend_url,
+            help="where Label Studio should find the backend, if it is not connected yet",
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
 ) -> None:

@@ -86,7 +86,7 @@ class Examination:
 
     def backend_at(self, url: str) -> BackendAddress:
         """The backend at an address, with the user and password of the settings."""
-        return BackendAddress(url, self.settings.basic_auth_user, self.settings.basic_auth_password.get_secret_value())
+        return BackendAddress.of(url, self.settings)
 
     @cached_property
     def queue(self) -> JobQueue:
