@@ -168,11 +168,9 @@ def test_what_was_begun_is_gone_on_with_and_other_settings_begin_anew(garage: Ga
         Watched(garage.services).run(lambda _: None)
 
 
-def test_an_encoder_of_other_weights_than_the_settings_name_is_not_fine_tuned(
-    garage: Garage, make_settings: MakeSettings, server: HttpServer
-) -> None:
-    make_settings(LABEL_STUDIO_URL=server.url, CARCOND_BACKBONE="test_resnet", CARCOND_BACKBONE_WEIGHTS="random")
-    garage.services.settings = get_services().settings
+def test_an_encoder_of_other_weights_than_the_settings_name_is_not_fine_tuned(garage: Garage) -> None:
+    others = {"backbone": "test_resnet", "backbone_weights": "random"}
+    garage.services.settings = garage.services.settings.model_copy(update=others)
     with pytest.raises(TrainingError, match="expected the weights of test_efficientnet"):
         Watched(garage.services).run(lambda _: None)
 
