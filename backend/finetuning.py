@@ -17,7 +17,7 @@ from backend.services import Services
 from backend.trainer_process import run_trainer
 from carcond.encoder import encoders_dir, find_encoder
 from carcond.encoder_card import EncoderCard, read_card
-from carcond.errors import PhotoFetchError, TrainingError, UnreadableImageError
+from carcond.errors import PhotoFetchError, TrainingCancelledError, TrainingError, UnreadableImageError
 from carcond.examples import labelled_set, merge_annotations
 from carcond.files import replace_text
 from carcond.finetuning.trainer import MODELS, REQUEST, RequestedPhoto, TrainingRequest, training_set
@@ -114,6 +114,7 @@ class FineTuning:
         )
         sides = {photo.side for photo in photos}
         if sides != {TRAIN, VALIDATION}:
+            self.remove()  # copies of photos are not kept for nothing
             raise TrainingError(
                 f"expected labelled photos to train and to validate on, got {len(photos)} that can be read and are not "
                 "held out: label more photos first"
@@ -157,6 +158,8 @@ class FineTuning:
         tasks, there = list(urls), set()
         with ThreadPoolExecutor(_FETCHERS) as pool:
             for start in range(0, len(tasks), _BATCH):
+                if self.is_cancelled():
+                    raise TrainingCancelledError("cancelled")
                 batch = tasks[start : start + _BATCH]
                 fetched = pool.map(lambda task: self._fetch_one(urls[task], folder / str(task), size), batch)
                 there |= {task for task, good in zip(batch, fetched, strict=True) if good}

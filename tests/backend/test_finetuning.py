@@ -166,6 +166,14 @@ def test_what_was_begun_is_gone_on_with_and_other_settings_begin_anew(garage: Ga
     (tmp_path / "training.yaml").write_text(yaml.safe_dump({**HOW, "epochs": 2}))
     with pytest.raises(TrainingError, match="got 0 that can be read"):
         Watched(garage.services).run(lambda _: None)
+    assert not tuning.directory.exists()
+
+
+def test_it_can_be_cancelled_while_photos_are_fetched(garage: Garage) -> None:
+    asked = len(garage.server.requests)
+    with pytest.raises(TrainingCancelledError):
+        Watched(garage.services, lambda: True).run(lambda _: None)
+    assert len(garage.server.requests) == asked
 
 
 def test_an_encoder_of_other_weights_than_the_settings_name_is_not_fine_tuned(garage: Garage) -> None:
