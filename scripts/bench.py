@@ -115,6 +115,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    if len(rows) == 1:  # many figures of one thing read better downwards
+        rows = [{"figure": name, "value": value} for name, value in rows[0].items()]
     table = Table(title=title)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
