@@ -10,6 +10,8 @@ from carcond.quality import BLURRED, BRIGHT, DARK, GOOD_LABELS, MIN_SIDE, MINIMU
 
 _WIDTH = 110
 _SHOWN = 10
+# Heads fitted on fewer labels know too little to accuse any of them.
+_FEW_LABELS = 100
 _FAULTS = {
     "unreadable": "cannot be read",
     "small": f"a side under {MIN_SIDE} pixels",
@@ -55,12 +57,19 @@ def review_text(facts: Mapping[str, Any]) -> str:
     return page.text
 
 
+def is_early(judged: Mapping[str, Any]) -> bool:
+    """Whether a task's labels are suspected by heads that have seen too few to be believed."""
+    return bool(judged["suspected"]) and int(judged["labels"]) < _FEW_LABELS
+
+
 def judged_lines(judged: Mapping[str, Mapping[str, Any]]) -> str:
     """How many labels of each task were judged, and what there was too little of."""
     lines = []
     for task, each in judged.items():
         few = f"; too few labels to judge: {', '.join(each['too_few'])}" if each["too_few"] else ""
         lines.append(f"{task}: {each['labels']} labels judged, {each['suspected']} suspected{few}")
+        if is_early(each):
+            lines.append(f"  it is early: with fewer than {_FEW_LABELS} labels, many of the suspected ones are right")
     return "\n".join(lines) or "no labels"
 
 

@@ -19,6 +19,8 @@ from carcond.taxonomy import TASKS
 logger = logging.getLogger(__name__)
 
 _VERDICTS = {True: "accepted", False: "refused", None: "none"}
+# A score of fewer hold-out photos says nothing, and looks as if it did: one right of one is 1.000.
+_FEWEST_PHOTOS = 10
 
 
 def version_facts(registry: Registry) -> list[dict[str, Any]]:
@@ -57,6 +59,14 @@ def _card_facts(report: Report) -> dict[str, Any]:
     }
 
 
+def scores_text(scores: Mapping[str, Any]) -> str:
+    """Accuracy and macro-F1 of a task's part of `version_facts`; of a handful of photos only how many there are."""
+    photos = int(scores.get("photos") or 0)
+    if 0 < photos < _FEWEST_PHOTOS:
+        return f"{photos} photo{'s' if photos > 1 else ''} only"
+    return f"{number(scores.get('accuracy'))} / {number(scores.get('macro_f1'))}"
+
+
 def versions_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `version_facts` as text for a terminal of 100 columns, the newest version first."""
     page = PlainPage(100)
@@ -78,6 +88,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         moment(row["created"]).removesuffix(" UTC"),
         f"{count(labels['train'])} + {count(labels['holdout'])}",
-        *(f"{number(each.get('accuracy'))} / {number(each.get('macro_f1'))}" for each in scores),
+        *map(scores_text, scores),
         _VERDICTS[gate["accepted"] if gate else None],
     ]

@@ -8,6 +8,7 @@ import streamlit as st
 from backend.demo.cached import get_shared_services, quality
 from backend.demo.notes import show_note
 from backend.demo.photo_cards import PhotoCard, show_cards
+from backend.quality_view import is_early
 from carcond.taxonomy import TASK_BY_KEY, TASKS
 
 _SHOWN = 24
@@ -43,6 +44,8 @@ def _show_suspects(project: int, suspects: Sequence[Mapping[str, Any]], judged: 
         "Heads that have not seen these photos think the label wrong; the most suspicious ones come first. "
         f"`carcond review {project}` shows them as a tab in Label Studio, where a photo that was looked at leaves it."
     )
+    if any(map(is_early, judged.values())):
+        show_note("Early: with so few labels, many of these are right.")
     urls = {photo.task_id: photo.url for photo in get_shared_services().store.photos(project)}
     doubts: dict[int, list[str]] = {}
     for suspect in suspects:
@@ -56,7 +59,7 @@ def _show_suspects(project: int, suspects: Sequence[Mapping[str, Any]], judged: 
 def _doubt(suspect: Mapping[str, Any]) -> str:
     task = TASK_BY_KEY[suspect["task"]]
     given, likely = (task.condition(suspect[which]).en for which in ("given", "likely"))
-    return f"{task.en}: labelled **{given}**, looks **{likely}**. Probably wrong: {suspect['suspicion']:.0%}"
+    return f"{task.en}: labelled **{given}**, looks **{likely}**. Suspicion: {suspect['suspicion']:.2f}"
 
 
 def _show_faults(facts: Mapping[str, Any]) -> None:

@@ -10,13 +10,13 @@ from backend.demo.notes import escaped, show_error
 from backend.demo.rollback import roll_back
 from backend.jobs import get_job_queue
 from backend.services import Services
-from backend.versions_view import version_facts
+from backend.versions_view import scores_text, version_facts
 from carcond.card_values import moment, plain
 from carcond.errors import CarcondError, RegistryError
 from carcond.promotions import Promotion
 from carcond.registry import Registry, Version, version_name
 from carcond.report_page import card_page
-from carcond.report_text import count, number
+from carcond.report_text import count
 from carcond.report_view import read_card
 from carcond.taxonomy import TASKS
 
@@ -63,10 +63,7 @@ def _table_row(row: Mapping[str, Any]) -> dict[str, str]:
         return {"Version": name, "Gate": "cannot be read"}
     labels, gate = row["labels"], row["gate"]
     told = {task: row["holdout"].get(task.key, {}) for task in TASKS}
-    scores = {
-        f"{task.en}: accuracy / F1": f"{number(part.get('accuracy'))} / {number(part.get('macro_f1'))}"
-        for task, part in told.items()
-    }
+    scores = {f"{task.en}: accuracy / F1": scores_text(part) for task, part in told.items()}
     return {
         "Version": name,
         "Gate": _VERDICTS[gate["accepted"] if gate else None],

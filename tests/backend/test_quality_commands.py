@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backend.cli import app
-from backend.quality_view import quality_text, review_text
+from backend.quality_view import judged_lines, quality_text, review_text
 from backend.review import TAB
 from carcond.errors import LabelTableError, StoreError
 from tests.backend.drawings import draw_photo
@@ -188,3 +188,9 @@ def test_alpha_that_is_not_known_is_not_shown_as_a_number() -> None:
         "agreement": agreement,
     }
     assert quality_text(facts).count("not known") == 2
+
+
+@pytest.mark.parametrize(("labels", "suspected", "early"), [(27, 14, True), (27, 0, False), (100, 14, False)])
+def test_it_says_when_there_are_too_few_labels_to_suspect_any(labels: int, suspected: int, early: bool) -> None:
+    judged = {"damage": {"labels": labels, "suspected": suspected, "too_few": []}}
+    assert ("it is early" in judged_lines(judged)) == early
