@@ -19,12 +19,17 @@ from carcond.taxonomy import CLEANLINESS, DAMAGE
 Confidence = Field(ge=0, le=1, description="calibrated probability of the status; 0 when it is unknown")
 
 
-class ConditionRequest(BaseModel):
-    """The fields of a request, beside its photos."""
+class ShortRequest(BaseModel):
+    """The fields of a request for the short answer, beside its photo."""
 
     model_config = ConfigDict(extra="forbid")
 
     project: int | None = Field(None, ge=1, description="number in Label Studio; may be left out when there is one")
+
+
+class ConditionRequest(ShortRequest):
+    """The fields of a request for the condition of a car, beside its photos."""
+
     language: Language = Field("en", description="of the messages")
     overlay: bool = Field(False, description="whether to draw where in each photo the answers were seen")
 

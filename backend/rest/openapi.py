@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from backend.rest.answers import ConditionAnswer, ConditionRequest, Problem, ShortAnswer
+from backend.rest.answers import ConditionAnswer, ConditionRequest, Problem, ShortAnswer, ShortRequest
 from backend.rest.problems import MEDIA_TYPE
 
 MAX_IMAGES = 10
@@ -39,11 +39,11 @@ _PROBLEMS = {
 @cache
 def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1."""
-    models = (ConditionAnswer, ConditionRequest, Problem, ShortAnswer)
+    models = (ConditionAnswer, ConditionRequest, Problem, ShortAnswer, ShortRequest)
     _, schemas = models_json_schema([(model, "serialization") for model in models], ref_template=_REF)
     components = schemas["$defs"]
-    fields = components.pop("ConditionRequest")["properties"]
-    short = _operation("predict", "The condition that one photo shows.", {"image": _FILE}, ShortAnswer)
+    fields, short_fields = (components.pop(name)["properties"] for name in ("ConditionRequest", "ShortRequest"))
+    short = _operation("predict", "The condition that one photo shows.", {"image": _FILE, **short_fields}, ShortAnswer)
     short["responses"] |= _NO_PHOTO
     several = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_IMAGES}
     return {

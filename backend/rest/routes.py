@@ -12,13 +12,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import TypeVar
 
 from flask import Blueprint, Request, Response, jsonify, request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from backend.rest.answers import ConditionAnswer, ConditionRequest, PhotoAnswer, ShortAnswer
+from backend.rest.answers import ConditionAnswer, ConditionRequest, PhotoAnswer, ShortAnswer, ShortRequest
 from backend.rest.callers import Callers
 from backend.rest.openapi import MAX_IMAGES, openapi_document
 from backend.rest.problems import ProblemError
@@ -38,10 +39,18 @@ SEATS = 24
 _AT_A_TIME = 2
 _RETRY_LATER = {"Retry-After": "30"}
 
+_Fields = TypeVar("_Fields", bound=BaseModel)
+
 
 def is_rest(asked: Request) -> bool:
-    """Whether a request is for the JSON API, which has tokens and errors of its own."""
-    return asked.path.startswith("/api/") or (asked.path == "/predict" and asked.mimetype == "multipart/form-data")
+    """Whether a request is for the JSON API, which has tokens and errors of its own.
+
+    Label Studio posts JSON to `/predict`. Who sends anything else there with a token is told what to send instead.
+    """
+    if asked.path != "/predict":
+        return asked.path.startswith("/api/")
+    has_token = asked.authorization is not None and asked.authorization.type == "bearer"
+    return asked.mimetype == "multipart/form-data" or (has_token and not asked.is_json)
 
 
 class RestApi:
@@ -69,7 +78,7 @@ class RestApi:
             images = self._images(caller)
             if len(images) > 1:
                 raise ProblemError(422, f"expected one part 'image', got {len(images)}: see /api/v1/condition")
-            _, version = self._serving(None)
+            _, version = self._serving(_fields(ShortRequest).project)
             photo, _ = self._look_at(images[0], version, overlay=False)
             return jsonify(ShortAnswer.of(combine([photo])).model_dump(exclude_none=True))
 
@@ -77,7 +86,7 @@ class RestApi:
         """The condition of a car, from one photo of it or several."""
         with self._admitted() as caller:
             images = self._images(caller)
-            asked = _fields()
+            asked = _fields(ConditionRequest)
             project, version = self._serving(asked.project)
             seen = [self._look_at(image, version, overlay=asked.overlay) for image in images]
             photos = [PhotoAnswer.of(i.filename or "", *each) for i, each in zip(images, seen, strict=True)]
@@ -147,9 +156,10 @@ class RestApi:
         return photo, base64.b64encode(file.getvalue()).decode()
 
 
-def _fields() -> ConditionRequest:
+def _fields(model: type[_Fields]) -> _Fields:
+    files = {name: "a file" for name in request.files if name != "image"}
     try:
-        return ConditionRequest.model_validate(request.form.to_dict())
+        return model.model_validate(request.form.to_dict() | files)
     except ValidationError as error:
         found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)]
         raise ProblemError(422, "; ".join(found)) from error

@@ -174,6 +174,19 @@ def test_with_several_projects_one_has_to_be_named(
     assert send(client, "/api/v1/condition", drawn_cars[0], project="12").get_json()["project"] == 12
 
 
+def test_the_short_answer_is_that_of_the_project_which_is_named(
+    client: FlaskClient, models_dir: Path, drawn_cars: list[bytes]
+) -> None:
+    write_version(models_dir, 12)
+    assert "one of 1, 12" in problem(send(client, "/predict", drawn_cars[0]), 422)
+    for project in ("1", "12"):
+        short = send(client, "/predict", drawn_cars[0], project=project).get_json()
+        check_schema("ShortAnswer", short)
+        tasks = send(client, "/api/v1/condition", drawn_cars[0], project=project).get_json()["tasks"]
+        assert short["confidence"] == {key: task["confidence"] for key, task in tasks.items()}
+    assert "in project 7 yet" in problem(send(client, "/predict", drawn_cars[0], project="7"), 503)
+
+
 def test_a_missing_encoder_is_said_without_its_place(
     client: FlaskClient, models_dir: Path, drawn_cars: list[bytes]
 ) -> None:
@@ -211,13 +224,40 @@ def test_too_many_photos_are_refused(client: FlaskClient) -> None:
 )
 def test_a_malformed_field_is_named(client: FlaskClient, drawn_cars: list[bytes], fields: dict[str, str]) -> None:
     (name,) = fields
-    assert name in problem(send(client, "/api/v1/condition", drawn_cars[0], **fields), 422)
+    for path in ("/predict", "/api/v1/condition"):
+        assert name in problem(send(client, path, drawn_cars[0], **fields), 422)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/api/v1/condition"])
+@pytest.mark.parametrize("name", ["mask", "project"])
+def test_a_file_that_nobody_asked_for_is_named(
+    client: FlaskClient, drawn_cars: list[bytes], path: str, name: str
+) -> None:
+    parts = {"image": (BytesIO(drawn_cars[0]), "a.jpg"), name: (BytesIO(b"1"), "b.jpg")}
+    assert problem(client.post(path, data=parts), 422).startswith(f"{name}: ")
+
+
+def test_the_short_answer_takes_no_field_that_it_does_not_need(client: FlaskClient, drawn_cars: list[bytes]) -> None:
+    assert "language" in problem(send(client, "/predict", drawn_cars[0], language="ru"), 422)
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "image/jpeg", "application/x-www-form-urlencoded", ""])
 def test_another_type_of_body_is_refused(client: FlaskClient, content_type: str) -> None:
     response = client.post("/api/v1/condition", data=b"{}", content_type=content_type)
     assert "multipart/form-data" in problem(response, 415)
+
+
+def test_a_photo_that_is_sent_as_it_is_says_to_those_with_a_token_what_to_send(
+    make_client: MakeClient, heads: Heads, drawn_cars: list[bytes]
+) -> None:
+    protected = {"CARCOND_BASIC_AUTH_USER": "studio", "CARCOND_BASIC_AUTH_PASSWORD": "password"}
+    client = make_client(**protected, CARCOND_API_TOKENS=TOKENS)
+    sent = {"data": drawn_cars[0], "content_type": "image/jpeg"}
+    detail = problem(client.post("/predict", **sent, headers=BEARER), 415)
+    assert detail == "expected multipart/form-data with a part 'image', got 'image/jpeg'"
+    wrong = client.post("/predict", **sent, headers={"Authorization": "Bearer wrong"})
+    assert "expected a token" in problem(wrong, 401)
+    assert client.post("/predict", **sent).status_code == 401
 
 
 def test_a_body_that_is_not_what_it_says_is_refused(client: FlaskClient) -> None:
