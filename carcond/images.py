@@ -1,5 +1,6 @@
 """From bytes that somebody sent to pixels that the encoder takes."""
 
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
@@ -14,6 +15,10 @@ from carcond.errors import UnreadableImageError
 # other programs (EPS, TIFF, PSD, ...) are left out. MPO, the phones' JPEG
 # with several pictures, comes with JPEG.
 _SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+
+# Pillow would write to standard error what `decode_photo` refuses in words of its own. Set once: `catch_warnings`
+# around each photo would change the filters of all threads.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _GREY = (128, 128, 128, 255)
 

@@ -17,8 +17,10 @@ def photo_files(place: Path) -> list[Path]:
     """The photos of a folder, those in folders inside it too, in order; or the one file that is named.
 
     Raises:
-        LabelTableError: there is none.
+        LabelTableError: there is none, or no such place.
     """
+    if not place.exists():
+        raise LabelTableError(f"expected a photo or a folder of photos, but {place} does not exist")
     if place.is_file():
         return [place]
     files = sorted(path for path in place.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())

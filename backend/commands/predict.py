@@ -18,12 +18,15 @@ def predict(
     Example: carcond predict car.jpg
 
     Example: carcond predict photos --project 1 --csv conditions.csv
+
+    Photos that cannot be read are listed with the reason; the exit code is 1 when none could be.
     """
     from backend.condition_view import condition_rows, conditions_table, photo_facts  # noqa: PLC0415
     from backend.csv_file import write_csv  # noqa: PLC0415
     from backend.judge import Judge  # noqa: PLC0415
     from backend.services import get_services  # noqa: PLC0415
     from backend.simulation_view import progress_bar  # noqa: PLC0415
+    from carcond.errors import UnreadableImageError  # noqa: PLC0415
     from carcond.photo_folder import photo_files  # noqa: PLC0415
 
     files = photo_files(place)
@@ -35,3 +38,5 @@ def predict(
     if csv_file:
         write_csv(csv_file, condition_rows(facts))
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else conditions_table(facts))
+    if not facts["photos"]:
+        raise UnreadableImageError(f"none of {len(files)} photos could be read: why is told beside each")

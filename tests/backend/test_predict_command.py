@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from backend.cli import app
 from backend.services import get_services
-from carcond.errors import LabelTableError, RegistryError
+from carcond.errors import LabelTableError, RegistryError, UnreadableImageError
 from carcond.heads import Heads
 from tests.backend.conftest import MakeSettings
 from tests.backend.versions import write_version
@@ -71,6 +71,25 @@ def test_an_empty_folder_is_an_error(heads: Heads, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(LabelTableError, match="expected photos"):
         run(str(tmp_path / "empty"))
+
+
+def test_a_photo_that_does_not_exist_is_told_as_such(heads: Heads, tmp_path: Path) -> None:
+    with pytest.raises(LabelTableError, match=r"nope\.jpg does not exist"):
+        run(str(tmp_path / "nope.jpg"))
+
+
+@pytest.mark.parametrize("place", ["broken.jpg", "."])
+def test_when_no_photo_could_be_read_the_reasons_are_told_and_it_fails(heads: Heads, photos: Path, place: str) -> None:
+    (photos / "a.jpg").unlink()
+    (photos / "night" / "b.JPG").write_bytes(b"")
+    arguments = ["predict", str(photos / place), "--csv", str(photos / "out.csv"), "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, UnreadableImageError)  # which `backend.cli.main` makes exit code 1
+    assert str(result.exception).startswith("none of ")
+    unreadable = json.loads(result.stdout)["unreadable"]
+    assert "expected a JPEG" in unreadable[0]["problem"]
+    with (photos / "out.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(unreadable)
 
 
 def test_without_a_version_it_is_told_where_one_was_looked_for(

@@ -1,7 +1,10 @@
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +172,20 @@ def test_decompression_bombs_are_refused(side: int) -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(UnreadableImageError, match="pixels"):
             decoded(png_of_size(side, side))
+
+
+def test_a_huge_photo_is_refused_without_a_warning_of_pillow(tmp_path: Path) -> None:
+    (tmp_path / "huge.png").write_bytes(png_of_size(10_000, 10_000))
+    lines = (
+        "import sys, pathlib, carcond.images as images",
+        "try: images.decode_photo(pathlib.Path(sys.argv[1]).read_bytes(), target=224, max_pixels=60_000_000)",
+        "except images.UnreadableImageError as error: print(error)",
+    )
+    command = [sys.executable, "-c", "\n".join(lines), str(tmp_path / "huge.png")]
+    # In a process of its own: here, pytest makes errors of warnings.
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "10000x10000 = 100000000 pixels, more than the limit of 60000000" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_photo_without_any_pixels_is_refused() -> None:
