@@ -150,8 +150,6 @@ class Registry:
         Raises:
             RegistryError: there is no such version, it is broken, it serves already, or the disk refused.
         """
-        if number not in self.numbers():
-            raise RegistryError(f"{version_name(number)} is not among the versions of {self.root}")
         self.load(number)
         before = self._pointed()
         if before == number:
@@ -247,6 +245,9 @@ class Registry:
         Raises:
             RegistryError: it is missing or broken.
         """
+        numbers = self.numbers()
+        if number not in numbers:
+            raise RegistryError(f"there is no version {number}; {_what_there_is(numbers)}")
         try:
             card = json.loads((self._versions / f"{number:04d}" / "card.json").read_text())
         except (OSError, ValueError) as error:
@@ -303,3 +304,11 @@ class Registry:
                 self._loaded = (_NO_STAMP, version)
                 return version
         return None
+
+
+def _what_there_is(numbers: list[int]) -> str:
+    """The versions that there are, their numbers ascending; each is named where some are missing between."""
+    if len(numbers) < 2:
+        return f"there is only {numbers[0]}" if numbers else "there is none yet"
+    has_gaps = numbers[-1] - numbers[0] >= len(numbers)
+    return f"there are {', '.join(map(str, numbers)) if has_gaps else f'{numbers[0]} to {numbers[-1]}'}"

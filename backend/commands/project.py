@@ -10,8 +10,10 @@ def check_project(services: Services, project_id: int) -> None:
     Raises:
         StoreError: it does not, or not with these settings.
     """
-    if project_id not in services.store.project_ids():
+    known = services.store.project_ids()
+    if project_id not in known:
+        others = f"known: {', '.join(map(str, known))}" if known else "none is"
         raise StoreError(
-            f"project {project_id} is not known here. For a stack that scripts/up started, load its settings first: "
-            "set -a; . .carcond/environment; set +a"
+            f"project {project_id} is not known here ({others}). For a stack that scripts/up started, load its "
+            "settings first: set -a; . .carcond/environment; set +a"
         )

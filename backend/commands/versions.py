@@ -87,15 +87,15 @@ def rollback(project: _Project, why: _Why, by: _By = "", as_json: _Json = False)
 
 
 def _registry(project: int) -> Registry:
-    from backend.services import get_services  # noqa: PLC0415 - `carcond --help` needs no services
+    from backend.commands.project import check_project  # noqa: PLC0415 - `carcond --help` needs no services
+    from backend.services import get_services  # noqa: PLC0415
 
-    get_services().pull_models(project)
-    registry = get_services().registry(project)
+    services = get_services()
+    services.pull_models(project)
+    registry = services.registry(project)
     if not registry.numbers():
-        raise RegistryError(
-            f"project {project} has no versions in {registry.root}. For a stack that scripts/up started, load its "
-            "settings first: set -a; . .carcond/environment; set +a"
-        )
+        check_project(services, project)
+        raise RegistryError(f"project {project} has no version yet: label photos of two classes of one task")
     return registry
 
 

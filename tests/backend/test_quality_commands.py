@@ -138,7 +138,9 @@ def test_as_text_the_photo_its_label_and_what_it_looks_like_are_told(mistaken: t
 
 @pytest.mark.parametrize("command", ["quality", "review"])
 def test_a_project_that_is_not_known_is_told_as_such(command: str, garage: Garage) -> None:
-    with pytest.raises(StoreError, match="project 99 is not known here"):
+    for known in (PROJECT, 400):
+        garage.services.store.add_project(known)
+    with pytest.raises(StoreError, match=rf"project 99 is not known here \(known: {PROJECT}, 400\)\. For a stack"):
         run(command, "99")
 
 

@@ -41,7 +41,7 @@ def labelled(garage: Garage) -> Garage:
 
 def test_an_unknown_project_is_an_error_that_says_what_to_do(make_settings: MakeSettings) -> None:
     make_settings()
-    with pytest.raises(StoreError, match="project 1 is not known here"):
+    with pytest.raises(StoreError, match=r"project 1 is not known here \(none is\)"):
         CliRunner().invoke(app, ["status", "1"], catch_exceptions=False)
 
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from backend.cli import app
 from backend.jobs import JobQueue, get_job_queue
-from carcond.errors import EncoderError, RegistryError
+from backend.services import get_services
+from carcond.errors import EncoderError, RegistryError, StoreError
 from carcond.heads import Head, Heads
 from carcond.registry import Registry
 from carcond.taxonomy import DAMAGE
@@ -142,8 +143,15 @@ def test_a_name_that_is_no_version_is_told(name: str) -> None:
 
 
 def test_a_version_or_project_that_does_not_exist_is_told() -> None:
-    assert "carcond-0009" in error_of("show", str(PROJECT), "9")
-    assert "project 8 has no versions" in error_of("list", "8")
+    for command in (["show", str(PROJECT), "9"], ["promote", str(PROJECT), "9", "--why", "a try"]):
+        assert error_of(*command) == "there is no version 9; there are 1 to 4"
+    with pytest.raises(StoreError, match="project 8 is not known here"):
+        run("list", "8")
+
+
+def test_before_the_first_version_it_is_told_how_to_get_one() -> None:
+    get_services().store.add_project(8)
+    assert error_of("list", "8") == "project 8 has no version yet: label photos of two classes of one task"
 
 
 # promote and rollback

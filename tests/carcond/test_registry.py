@@ -1,6 +1,7 @@
 import gzip
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -199,11 +200,25 @@ def test_the_promoted_version_serves_whatever_its_number(registry: Registry) -> 
 
 def test_a_version_that_does_not_exist_cannot_be_promoted(registry: Registry) -> None:
     publish(registry)
-    with pytest.raises(RegistryError, match="carcond-0005 is not among the versions"):
+    with pytest.raises(RegistryError, match=r"there is no version 5; there is only 1$"):
         registry.promote(5)
     current = registry.current()
     assert current is not None
     assert current.number == 1
+
+
+def test_a_version_that_does_not_exist_is_told_with_those_that_do(registry: Registry) -> None:
+    def told() -> str:
+        with pytest.raises(RegistryError) as caught:
+            registry.card(999)
+        return str(caught.value)
+
+    assert told() == "there is no version 999; there is none yet"
+    for _ in range(4):
+        registry.write(make_heads(), {}, [])
+    assert told() == "there is no version 999; there are 1 to 4"
+    shutil.rmtree(registry.root / "versions" / "0002")
+    assert told() == "there is no version 999; there are 1, 3, 4"
 
 
 def test_a_promotion_refused_by_the_disk_leaves_the_serving_version(registry: Registry) -> None:
