@@ -45,7 +45,7 @@ class StackOptions:
         label_studio_port: of Label Studio, the page that people open.
         backend_port: of the backend.
         redis_port: of Redis, when the stack starts its own.
-        redis_url: a running Redis to use instead; empty for none.
+        redis_url: a running Redis to use instead; empty, or an address of the stack's own, for none.
         models_dir: home of encoders and model versions; None for a folder in `data_dir`.
         label_studio_venv: where Label Studio is installed.
         extra_environment: further settings of backend and worker.
@@ -74,6 +74,14 @@ def with_demo_token(named: str, token: str) -> str:
     return ",".join([*others, f"demo:{hashlib.sha256(token.encode()).hexdigest()}"])
 
 
+def foreign_redis(named: str, credentials: Credentials) -> str:
+    """The Redis that somebody named in `REDIS_URL`; empty when that is the stack's own, which it starts itself.
+
+    A shell that has read a stack's settings names its Redis, whose password no other one has.
+    """
+    return "" if f":{credentials.redis_password}@" in named else named
+
+
 class Stack:
     """The five servers.
 
@@ -95,6 +103,7 @@ class Stack:
         self._lock = DataLock(self._data)
         self._lock.acquire()
         self.credentials: Credentials = load_credentials(self._data)
+        self._foreign_redis = foreign_redis(options.redis_url, self.credentials)
         self._processes: dict[str, ManagedProcess] = {}
         self._api: LabelStudioApi | None = None
 
@@ -118,8 +127,7 @@ class Stack:
     def redis_url(self) -> str:
         """The Redis in use, password included."""
         return (
-            self.options.redis_url
-            or f"redis://:{self.credentials.redis_password}@127.0.0.1:{self.options.redis_port}/0"
+            self._foreign_redis or f"redis://:{self.credentials.redis_password}@127.0.0.1:{self.options.redis_port}/0"
         )
 
     @property
@@ -217,13 +225,13 @@ class Stack:
         check_disk(self._data, RUN_MIB, "running the stack")
         check_port(self.options.label_studio_port, "Label Studio", "--port")
         check_port(self.options.backend_port, "the backend", "--backend-port")
-        if not self.options.redis_url:
+        if not self._foreign_redis:
             check_port(self.options.redis_port, "Redis", "--redis-port")
 
     def _start_redis(self) -> None:
-        if self.options.redis_url:
-            if not redis_server.answers(self.options.redis_url):
-                host = urlsplit(self.options.redis_url).hostname
+        if self._foreign_redis:
+            if not redis_server.answers(self._foreign_redis):
+                host = urlsplit(self._foreign_redis).hostname
                 raise StackError(f"the Redis of REDIS_URL, on {host}, does not answer: start it, or unset REDIS_URL")
             return
         log_path = self._logs / "redis.log"

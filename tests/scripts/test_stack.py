@@ -1,9 +1,10 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from carcond.settings import load_settings
-from scripts.stack import with_demo_token
+from scripts.stack import Stack, StackOptions, with_demo_token
 
 
 def digest(token: str) -> str:
@@ -22,3 +23,18 @@ def test_the_demo_is_named_once_beside_the_applications_of_the_environment(
 def test_a_shell_that_has_read_the_settings_of_a_stack_can_start_it_again() -> None:
     once = with_demo_token("", "token")
     assert with_demo_token(once, "token") == once
+
+
+def test_a_shell_that_names_the_own_redis_of_a_stack_does_not_keep_it_from_starting_that(tmp_path: Path) -> None:
+    first = Stack(StackOptions(tmp_path, redis_port=6390))
+    first.stop()
+    again = Stack(StackOptions(tmp_path, redis_port=6391, redis_url=first.redis_url))
+    again.stop()
+    assert again.redis_url == first.redis_url.replace(":6390/", ":6391/")
+
+
+def test_a_redis_of_somebody_else_is_used_as_it_is_named(tmp_path: Path) -> None:
+    named = "redis://:theirs@127.0.0.1:6390/0"
+    stack = Stack(StackOptions(tmp_path, redis_url=named))
+    stack.stop()
+    assert stack.redis_url == named
