@@ -63,6 +63,7 @@ class LoopWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """Called by RQ at the start and then between jobs."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        self._register_again()
         projects = self._services.store.project_ids()
         # Jobs run in forks of this process, which must not share an open connection to the database.
         self._services.store.close()
@@ -70,6 +71,16 @@ class LoopWorker(Worker):
             reconcile(self._job_queue, projects)
         if FINETUNES in self._listens_to:
             resume_finetunings(self._job_queue, projects)
+
+    def _register_again(self) -> None:
+        """Make up for a registration that ran out while the machine slept: nobody would see this worker ever again."""
+        is_listed = self.connection.sismember(self.redis_workers_keys, self.key)
+        if is_listed and self.connection.hexists(self.key, "birth"):
+            return
+        # What heartbeats have left there since would count as another worker of this name.
+        self.connection.delete(self.key)
+        self.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+        self.set_state(self.get_state())
 
     def handle_warm_shutdown_request(self) -> None:
         """Called by RQ when the worker is told to stop: it does not wait for a fine-tuning, which can be resumed."""

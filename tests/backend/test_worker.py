@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rq.worker_registration import clean_worker_registry
 
 from backend.finetune_jobs import cancel_finetuning, start_finetuning
 from backend.finetune_record import FinetuneRecord
-from backend.jobs import get_job_queue
+from backend.jobs import TURNS, get_job_queue
+from backend.queue_metrics import alive_workers
 from backend.services import get_services
 from backend.worker import LoopWorker
 from tests.backend.conftest import MakeSettings
@@ -128,6 +130,27 @@ def test_no_database_connection_is_open_when_a_job_is_forked(project: EmptyProje
     links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.exists()]
     assert not [target for target in links if target.startswith(database)]
     assert len(queue.queues()[0]) == 1
+
+
+@pytest.mark.parametrize("beats", [True, False], ids=["with a heartbeat since", "without one"])
+def test_a_worker_whose_registration_ran_out_while_the_machine_slept_registers_again(
+    beats: bool, project: EmptyProject
+) -> None:
+    queue = get_job_queue()
+    worker = LoopWorker(queue, get_services())
+    worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
+    queue.redis.delete(worker.key)
+    assert alive_workers(queue, TURNS) == 0  # and whoever looked has struck it off the list
+    for each in queue.queues():
+        clean_worker_registry(each)
+    if beats:
+        worker.heartbeat()
+    worker.run_maintenance_tasks()
+    assert alive_workers(queue, TURNS) == 1
+    born = queue.redis.hget(worker.key, "birth")
+    assert born
+    worker.run_maintenance_tasks()
+    assert queue.redis.hget(worker.key, "birth") == born
 
 
 def test_a_worker_without_redis_says_so_and_ends(
