@@ -22,7 +22,7 @@ from rq import Queue, get_current_job
 from rq.serializers import JSONSerializer
 
 from backend.turn_log import record_turn
-from carcond.errors import CarcondError, QueueUnavailableError
+from carcond.errors import CarcondError, ProjectGoneError, QueueUnavailableError
 from carcond.settings import Settings, get_settings
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def get_job_queue() -> JobQueue:
 
 
 def run_turn(project_id: int) -> dict[str, Any]:
-    """RQ job: one turn of a project's loop. Returns the turn's report, nothing for a project that was let go."""
+    """RQ job: one turn of a project's loop. Returns its report, nothing for a project let go or gone."""
     from backend.connection.changes import is_released  # noqa: PLC0415
     from backend.finetune_jobs import begin_if_grown  # noqa: PLC0415
     from backend.loop import Loop  # noqa: PLC0415 - the web process enqueues turns and never runs one
@@ -230,7 +230,11 @@ def run_turn(project_id: int) -> dict[str, Any]:
         queue.begin(TURNS, project_id)
         if is_released(get_services().store, project_id):
             return {}
-        report = Loop(get_services(), project_id, _write_progress).turn()
+        try:
+            report = Loop(get_services(), project_id, _write_progress).turn()
+        except ProjectGoneError as error:
+            logger.warning("project %d: its turn is dropped: %s", project_id, error)
+            return {}
     if report.photos_left:
         queue.nudge(project_id)
     elif report.stale:
@@ -256,7 +260,12 @@ def run_refresh(project_id: int) -> int:
         news = queue.begin(REFRESHES, project_id)
         if is_released(get_services().store, project_id):
             return 0
-        left = Loop(get_services(), project_id, _write_progress).refresh(lambda: queue.is_interrupted(project_id, news))
+        try:
+            loop = Loop(get_services(), project_id, _write_progress)
+            left = loop.refresh(lambda: queue.is_interrupted(project_id, news))
+        except ProjectGoneError as error:
+            logger.warning("project %d: its refresh is dropped: %s", project_id, error)
+            return 0
     if left:
         queue.enqueue_refresh(project_id)
     return left

@@ -23,7 +23,7 @@ from backend.refit import Refitter
 from backend.services import Services
 from backend.snapshot import Snapshot, asked_for
 from backend.sync import sync_project
-from carcond.errors import EncoderError, LabelStudioError
+from carcond.errors import EncoderError, LabelStudioError, ProjectGoneError
 from carcond.registry import COLD_START_VERSION, Version, is_ours
 from carcond.selection import EXPLORATION_SLOT
 from carcond.split import HOLDOUT, draw_holdout, settle_sides, split_imported
@@ -176,6 +176,7 @@ class Loop:
             if error.status == httpx.codes.NOT_FOUND:
                 # Deleted: the reconcile shall not ask for it for ever. What was learned stays on disk.
                 self._store.retire_project(self._project_id)
+                raise ProjectGoneError(str(error), error.status) from error
             raise
         binding = bind_label_config(project.label_config)
         sync_project(self._services.api, self._store, project, binding, self._services.settings)

@@ -20,6 +20,7 @@ CarcondError
 ├── ModelMirrorError       models cannot be exchanged with the object store
 ├── LabelConfigError       a label config without cleanliness or damage choices
 ├── LabelStudioError       Label Studio refused, or could not be reached
+│   └── ProjectGoneError          it has no such project
 ├── ConnectionRecordError  a project cannot be connected, or has no record to undo
 ├── BackendError           the backend refused, or could not be reached
 ├── PhotoFetchError        a photo could not be downloaded, or may not be
@@ -113,6 +114,10 @@ class LabelStudioError(CarcondError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ProjectGoneError(LabelStudioError):
+    """Label Studio has no project of this number, or none that the token may see."""
 
 
 class ConnectionRecordError(CarcondError):

@@ -327,6 +327,22 @@ def test_jobs_show_the_pool_to_another_encoder_which_then_takes_over(
     assert len(named(queue)[EMBEDDINGS]) == 0
 
 
+def test_jobs_of_a_project_that_label_studio_does_not_have_are_dropped_with_a_line_each(
+    working_garage: Garage, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, missing = get_job_queue(), PROJECT + 1
+    queue.nudge(missing)
+    queue.enqueue_refresh(missing)
+    work(queue)
+    assert (finished(queue, TURNS), finished(queue, REFRESHES)) == ([{}], [0])
+    dropped = [record.getMessage() for record in caplog.records if record.name == "backend.jobs"]
+    assert [line.partition(" is dropped: ")[0] for line in dropped] == [
+        f"project {missing}: its turn",
+        f"project {missing}: its refresh",
+    ]
+    assert waiting(queue) == (0, 0)
+
+
 def test_a_share_that_was_asked_for_twice_makes_no_further_turn(working_garage: Garage) -> None:
     queue = get_job_queue()
     working_garage.add_photos(20)
