@@ -58,6 +58,7 @@ PROJECT_CHECKS = (
     Check("predictions", "predictions", predictions.check_predictions, ("project",)),
     Check("photos", "photos", photos.check_photos, ("project",)),
     Check("unreadable-photos", "photos read so far", photos.check_known_problems, ("database",)),
+    Check("version", "the promoted version", models.check_version),
     Check("gate", "the gate", models.check_gate),
 )
 

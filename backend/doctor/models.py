@@ -6,7 +6,7 @@ from backend.doctor.examination import Examination, ProjectExamination
 from backend.doctor.finding import Finding, Kind, Level, fine
 from carcond.encoder import find_encoder
 from carcond.encoder_card import ONNX_NAME, file_sha256, read_card
-from carcond.errors import EncoderError, ModelMirrorError
+from carcond.errors import EncoderError, ModelMirrorError, RegistryError
 from carcond.registry import Registry, version_name
 
 NO_MIRROR = Kind(
@@ -41,6 +41,17 @@ BROKEN = Kind(
     "{path} is not the file that its card describes.",
     "Photos are seen with it.",
     "rm -r {directory} && carcond encoder",
+)
+BROKEN_VERSION = Kind(
+    "version-broken",
+    Level.WARNING,
+    "An older version than the promoted one serves, or none.",
+    "{promoted}, which was promoted, cannot be read, and {serving} serves instead: {error}. Its files are in "
+    "{directory}",
+    "Files were damaged or lost after it was written; what it had learnt is not used.",
+    "Put its files back from a backup. Without one, the next labels make a new version; or choose another one: "
+    "carcond versions list {project}, and carcond versions promote {project} VERSION --why "
+    '"the files of {promoted} are damaged"',
 )
 REFUSED = Kind(
     "versions-refused",
@@ -88,6 +99,29 @@ def check_encoder(whole: Examination) -> Iterator[Finding]:
         yield FALLBACK.found(encoder=card.encoder_id, wanted=card.request.backbone, reason=card.fallback_reason)
     else:
         yield fine(card.encoder_id)
+
+
+def check_version(project: ProjectExamination) -> Iterator[Finding]:
+    """Whether the promoted version can be read. The last good one serves where it cannot."""
+    registry = project.whole.services.registry(project.id)
+    promoted = registry.served()[:1]
+    if not promoted:
+        yield fine("no version yet")
+        return
+    (number,) = promoted
+    try:
+        registry.load(number)
+    except RegistryError as error:
+        serving = registry.current()
+        yield BROKEN_VERSION.found(
+            project=project.id,
+            promoted=version_name(number),
+            serving=serving.name if serving else "none",
+            error=error,
+            directory=registry.root / "versions" / f"{number:04d}",
+        )
+    else:
+        yield fine(version_name(number))
 
 
 def check_gate(project: ProjectExamination) -> Iterator[Finding]:

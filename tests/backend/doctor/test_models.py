@@ -1,13 +1,20 @@
-"""Encoders on this machine's disk. Versions are in tests/e2e/test_doctor.py."""
+"""Encoders and damaged versions on this machine's disk. Other versions are in tests/e2e/test_doctor.py."""
 
 import json
 from pathlib import Path
 
-from backend.doctor.models import check_encoder, check_object_store
+import pytest
+
+from backend.doctor.examination import Examination, ProjectExamination
+from backend.doctor.finding import Finding, Level
+from backend.doctor.models import check_encoder, check_object_store, check_version
 from carcond.encoder import find_encoder
 from carcond.model_mirror import ModelMirror
+from carcond.registry import Registry
 from carcond.store import Store
+from tests.backend.conftest import MakeSettings
 from tests.backend.doctor.conftest import Look
+from tests.backend.versions import write_version
 
 
 def test_an_encoder_that_is_whole_is_fine(look: Look, models_dir: Path) -> None:
@@ -46,3 +53,36 @@ def test_models_come_from_the_object_store_first(look: Look, store: Store, model
 def test_an_object_store_that_nobody_knows_is_told_with_the_setting(look: Look, store: Store) -> None:
     store.add_project(1)
     assert "CARCOND_MODELS_URL" in look(check_object_store, CARCOND_MODELS_URL="nothing://x")["object-store"].fix
+
+
+def look_at_version(make_settings: MakeSettings) -> Finding:
+    with Examination(make_settings(), "http://127.0.0.1:9090") as whole:
+        (found,) = check_version(ProjectExamination(whole, 1))
+        return found
+
+
+def test_a_version_that_is_whole_is_fine_and_so_is_none(make_settings: MakeSettings, models_dir: Path) -> None:
+    assert look_at_version(make_settings).what == "no version yet"
+    write_version(models_dir)
+    assert look_at_version(make_settings).what == "carcond-0001"
+
+
+@pytest.mark.parametrize("name", ["heads.safetensors", "card.json"])
+def test_a_damaged_version_is_told_with_its_place_what_serves_and_how_to_mend_it(
+    name: str, make_settings: MakeSettings, models_dir: Path
+) -> None:
+    write_version(models_dir)
+    write_version(models_dir)
+    directory = Registry(models_dir, 1).root / "versions" / "0002"
+    (directory / name).write_bytes(b"junk")
+    found = look_at_version(make_settings)
+    assert (found.name, found.level) == ("version-broken", Level.WARNING)
+    assert found.what.startswith("carcond-0002, which was promoted, cannot be read, and carcond-0001 serves instead: ")
+    assert str(directory) in found.what
+    assert "carcond versions promote 1 VERSION" in found.fix
+
+
+def test_a_damaged_version_beside_which_there_is_none_is_told(make_settings: MakeSettings, models_dir: Path) -> None:
+    write_version(models_dir)
+    (Registry(models_dir, 1).root / "versions" / "0001" / "heads.safetensors").unlink()
+    assert "and none serves instead" in look_at_version(make_settings).what
