@@ -90,8 +90,10 @@ class ComposeProject:
             CheckError: something is not well; the text has its last words.
         """
         try:
-            self.compose("up", "-d", "--pull", "never", "--wait", "--wait-timeout", "300", *options)
-            self.wait_for(self._is_set_up, 120, "the one-shot services to end well")
+            # Without --wait: to that, a one-shot which ends well while another service is waited for is a failure.
+            self.compose("up", "-d", "--pull", "never", *options)
+            self.wait_for(self._is_set_up, 300, "the one-shot services to end well")
+            self.wait_for(self.is_well, 300, "all to be healthy")
         except CheckError as error:
             raise CheckError(f"{error}\n{self.compose('logs', '--no-color', '--tail', '15')}") from error
 
