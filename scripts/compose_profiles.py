@@ -49,7 +49,10 @@ def check_processes(project: ComposeProject) -> int:
     for container in project.servers():
         top = project.engine.output(["docker", "top", container.id, "-eo", "pid"])
         for pid in top.split()[1:]:
-            text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            try:
+                text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            except FileNotFoundError:  # a health check, say, that has ended since
+                continue
             status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
             expect("0" not in status["Uid"].split(), f"{container.service} runs as root")
             expect(int(status["CapEff"], 16) == 0, f"{container.service} has capabilities")
