@@ -2,15 +2,16 @@
 
 Each unlabelled task has exactly one prediction of ours. A task that joins the queue gets its prediction
 moved to the new version by PATCH; a task that leaves it keeps the old version's, which Label Studio
-does not serve once `project.model_version` has moved on. Predictions of labelled tasks are never
-touched: they carry the counts by which Label Studio goes round the slots. Neither are those of other
-models: they have no part in the order, which looks at the project's version alone.
+does not serve once `project.model_version` has moved on. Only the few tasks that are next in line have
+both for the second or two in which one version follows the other. Predictions of labelled tasks are
+never touched: they carry the counts by which Label Studio goes round the slots. Neither are those of
+other models: they have no part in the order, which looks at the project's version alone.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -55,9 +56,11 @@ class Publisher:
         """Write those predictions of the queue that are not there yet, and serve their version.
 
         Label Studio shows a pre-label only while the task's prediction and the project are of one
-        version, so tasks that are being opened must change together with the project. The `head` of
-        the writes, which has to come before the project moves, is made of tasks that the old queue
-        would serve last; those that it would serve next come right after.
+        version, and it reads the project once to choose a task and once more to show it: a task that
+        is being opened while the project moves needs the predictions of both. So those that the old
+        queue would serve next get the new one beside the old one, which goes last of all. Two
+        predictions of different versions leave the order alone. Whatever else has to be there before
+        the project moves is made of tasks that the old queue would serve last.
 
         Args:
             queue: in the order in which they should be there, all of `version`.
@@ -70,18 +73,20 @@ class Publisher:
             self._write(queue)
             return
         old = [row for row in self._store.predictions(self._project_id) if row.model_version == served_version]
+        next_in_line = _first_of_each_slot(old, {draft.task_id for draft in (*queue, *rest)})
+        doubled = [draft for draft in (*queue, *rest) if draft.task_id in next_in_line]
+        others = [draft for draft in queue if draft.task_id not in next_in_line]
         old_score = {row.task_id: row.score or 0.0 for row in old}
-        served_last = sorted(queue, key=lambda draft: -old_score.get(draft.task_id, math.inf))[:head]
+        served_last = sorted(others, key=lambda draft: -old_score.get(draft.task_id, math.inf))
+        served_last = served_last[: max(0, head - len(doubled))]
+        self._write(doubled, beside=True)
         self._write(served_last)
         # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
         if self._store.has_prediction(self._project_id, version):
             self._api.update_project(self._project_id, model_version=version)
         written = {draft.task_id for draft in served_last}
-        next_in_line = _first_of_each_slot(old, {draft.task_id for draft in (*queue, *rest)})
-        urgent = [draft for draft in (*queue, *rest) if draft.task_id in next_in_line - written]
-        self._write(urgent)
-        written |= next_in_line
-        self._write([draft for draft in queue if draft.task_id not in written])
+        self._write([draft for draft in others if draft.task_id not in written])
+        self._delete_other_versions(next_in_line, version)
 
     def refresh(self, drafts: Sequence[PredictionDraft], interrupted: Callable[[], bool]) -> int:
         """Write further predictions one at a time, at half speed, until done or interrupted.
@@ -99,13 +104,21 @@ class Publisher:
             time.sleep(time.monotonic() - began)
         return 0
 
-    def _write(self, drafts: Sequence[PredictionDraft]) -> None:
+    def _write(self, drafts: Sequence[PredictionDraft], beside: bool = False) -> None:
+        """Write predictions over those of their tasks, or beside those of other versions."""
         stored: dict[int, list[PredictionRow]] = {}
-        for row in self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts]):
-            if is_ours(row.model_version):
+        versions = {draft.task_id: draft.model_version for draft in drafts}
+        for row in self._store.predictions_of(self._project_id, list(versions)):
+            if is_ours(row.model_version) and (not beside or row.model_version == versions[row.task_id]):
                 stored.setdefault(row.task_id, []).append(row)
         with ThreadPoolExecutor(self._connections) as pool:
             list(pool.map(partial(self._write_one, stored), drafts))
+
+    def _delete_other_versions(self, task_ids: Collection[int], version: str) -> None:
+        rows = self._store.predictions_of(self._project_id, list(task_ids))
+        ids = [r.prediction_id for r in rows if is_ours(r.model_version) and r.model_version != version]
+        with ThreadPoolExecutor(self._connections) as pool:
+            list(pool.map(self._delete, ids))
 
     def _write_one(self, stored: Mapping[int, Sequence[PredictionRow]], draft: PredictionDraft) -> None:
         rows = stored.get(draft.task_id, ())

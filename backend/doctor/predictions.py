@@ -25,7 +25,7 @@ DOUBLED = Kind(
     "two-predictions",
     Level.WARNING,
     "A photo comes out of turn, and its page has two tabs of one version.",
-    "{count} unlabelled photos have more than one prediction of carcond's, like task {task}.",
+    "{count} unlabelled photos have more than one prediction of one version of carcond's, like task {task}.",
     "Label Studio counts such a photo twice. Two people who open a photo at once make it so.",
     "The worker removes the second one at its next turn or refresh. If it stays, see the worker's log.",
 )
@@ -46,12 +46,17 @@ def check_predictions(project: ProjectExamination) -> Iterator[Finding]:
     if not current:
         yield NONE_CURRENT.found(unlabelled=unlabelled, version=version)
     _, several = _find(project, _item("total_predictions", "greater", 1, "Number"))
-    # Those of other models are no concern of the queue.
-    doubled = [task.id for task in several if sum(is_ours(p.model_version) for p in task.predictions) > 1]
+    doubled = [task.id for task in several if _has_two_of_one_version(task)]
     if doubled:
         yield DOUBLED.found(count=len(doubled), task=doubled[0])
     if current and not doubled:
         yield fine(f"{current} of {unlabelled} unlabelled photos have one of {version}")
+
+
+def _has_two_of_one_version(task: LabelStudioTask) -> bool:
+    """The queue heeds neither those of other models, nor those of an older version while it gives way to a newer."""
+    versions = [p.model_version for p in task.predictions if is_ours(p.model_version)]
+    return len(versions) > len(set(versions))
 
 
 def _item(column: str, operator: str, value: object, kind: str) -> dict[str, Any]:

@@ -68,35 +68,67 @@ def test_the_project_moves_after_the_head_and_before_the_rest(
     assert studio.writes.index(("project", NEW)) == 3
 
 
-def test_the_head_is_made_of_tasks_that_the_old_queue_would_serve_last(
+def old_queue(publisher: Publisher, studio: FakeLabelStudio, ids: list[int], slots: int) -> None:
+    publish(publisher, [PredictionDraft(t, [], 0.1 * i, OLD, i % slots) for i, t in enumerate(ids)], "", OLD, head=1)
+    studio.writes.clear()
+
+
+def test_the_head_is_filled_up_with_tasks_that_the_old_queue_would_serve_last(
     publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
 ) -> None:
     in_old_queue, fresh = ids[:6], ids[6:8]
-    old = [PredictionDraft(task_id, [], 0.1 * i, OLD, 1) for i, task_id in enumerate(in_old_queue)]
-    publish(publisher, old, "", OLD, head=1)
-    studio.writes.clear()
+    old_queue(publisher, studio, in_old_queue, slots=1)
     publish(publisher, drafts(in_old_queue + fresh), OLD, NEW, head=4)
     before_the_move = {task_id for _, task_id in studio.writes[: studio.writes.index(("project", NEW))]}
-    assert before_the_move == {*fresh, *in_old_queue[-2:]}
+    assert before_the_move == {in_old_queue[0], *fresh, in_old_queue[-1]}
 
 
-def test_tasks_that_the_old_queue_would_serve_next_move_right_after_the_project(
+def test_tasks_that_the_old_queue_would_serve_next_have_both_predictions_while_the_project_moves(
     publisher: Publisher, studio: FakeLabelStudio, ids: list[int]
 ) -> None:
     """They may be being opened, and without a prediction of the project's version they open blank."""
-    old = [PredictionDraft(task_id, [], 0.1 * i, OLD, i % 2) for i, task_id in enumerate(ids[:6])]
-    publish(publisher, old, "", OLD, head=1)
-    studio.writes.clear()
+    old_queue(publisher, studio, ids[:6], slots=2)
+    seen: list[set[str]] = []
+    move = studio.update_project
+
+    def watched(project_id: int, **changes: str) -> None:
+        move(project_id, **changes)
+        seen.extend({p.model_version for p in studio.predictions_of(task_id)} for task_id in ids[:2])
+
+    studio.update_project = watched  # type: ignore[method-assign]
     publish(publisher, drafts(ids[2:]), OLD, NEW, head=2, rest=drafts(ids[:2]))
-    after_the_move = [task_id for _, task_id in studio.writes[studio.writes.index(("project", NEW)) + 1 :]]
-    assert set(after_the_move[:2]) == set(ids[:2])
+    assert seen == [{OLD, NEW}, {OLD, NEW}]
+    assert [kind for kind, _ in studio.writes[-2:]] == ["delete", "delete"]
+
+
+def test_the_old_predictions_of_tasks_next_in_line_are_gone_in_the_end(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    old_queue(publisher, studio, ids[:6], slots=2)
+    publish(publisher, drafts(ids[2:]), OLD, NEW, head=2, rest=drafts(ids[:2]))
+    assert [studio.prediction(task_id).model_version for task_id in ids] == [NEW] * len(ids)
+    assert mirrored(store) == held(studio, ids)
+
+
+def test_what_was_cut_short_between_two_versions_is_made_good_by_the_next_publish(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    old_queue(publisher, studio, ids[:6], slots=2)
+    studio.writes_until_failure = 2
+    with pytest.raises(LabelStudioError):
+        publish(publisher, drafts(ids), OLD, NEW, head=2)
+    studio.writes_until_failure = None
+    publish(publisher, drafts(ids), OLD, NEW, head=2)
+    assert [studio.prediction(task_id).model_version for task_id in ids] == [NEW] * len(ids)
+    assert mirrored(store) == held(studio, ids)
 
 
 def test_predictions_are_moved_in_place(publisher: Publisher, studio: FakeLabelStudio, ids: list[int]) -> None:
     publish(publisher, drafts(ids, OLD), "", OLD, head=3)
-    before = [studio.prediction(task_id).id for task_id in ids]
+    moved = ids[3:]  # the first of each of three slots are next in line
+    before = [studio.prediction(task_id).id for task_id in moved]
     publish(publisher, drafts(ids, NEW), OLD, NEW, head=3)
-    assert [studio.prediction(task_id).id for task_id in ids] == before
+    assert [studio.prediction(task_id).id for task_id in moved] == before
     assert {studio.prediction(task_id).model_version for task_id in ids} == {NEW}
 
 
