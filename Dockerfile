@@ -20,10 +20,10 @@ RUN python3 list_requirements.py ${EXTRAS}
 FROM python AS packages
 # pip stays outside: the images that run have no use for it.
 RUN python3 -m venv --without-pip /opt/packages
-COPY requirements-no-deps.txt /lists/
+COPY constraints.txt requirements-no-deps.txt /lists/
 COPY --from=requirements /lists/runtime.txt /lists/
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \
-    pip install --requirement /lists/runtime.txt \
+    pip install --constraint /lists/constraints.txt --requirement /lists/runtime.txt \
     && pip install --no-deps --requirement /lists/requirements-no-deps.txt \
     # Tests and C sources are a twentieth of it. NumPy's `_natype` is among its tests and imported all the same.
     && find /opt/packages -type f \( -regex '.*\.\(a\|c\|cpp\|h\|hpp\|pxd\|pyx\|tp\)' -o \
@@ -75,10 +75,11 @@ LABEL org.opencontainers.image.title="carcond" \
 
 FROM runtime AS demo-packages
 COPY --from=packages /opt/packages /opt/packages
+COPY constraints.txt /lists/
 COPY --from=requirements /lists/demo.txt /lists/
 USER 0
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \
-    HOME=/root pip install --requirement /lists/demo.txt
+    HOME=/root pip install --constraint /lists/constraints.txt --requirement /lists/demo.txt
 USER 10001:10001
 
 FROM demo-packages AS demo
@@ -97,6 +98,7 @@ FROM runtime AS training-packages
 COPY --from=packages /opt/packages /opt/packages
 COPY --from=requirements /lists/train.txt /lists/
 # Where PyTorch comes from beside pip's own index: PyTorch has an index for CPUs, and one for each release of CUDA.
+# None of them has every release, so constraints.txt does not hold here.
 ARG TORCH_INDEX_URL=""
 USER 0
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \

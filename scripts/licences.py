@@ -1,11 +1,9 @@
 """Writes docs/licences.md: what carcond depends on, and under which licences, from the installed packages.
 
 .venv/bin/python scripts/licences.py
-.venv/bin/python scripts/licences.py --check    # writes nothing; fails where the page is not what is installed
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -125,15 +123,5 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Run the command."""
-    text = page()
-    if sys.argv[1:] == ["--check"]:
-        if PAGE.read_text(encoding="utf-8") != text:
-            sys.exit(f"{PAGE.name} is not what is installed: run .venv/bin/python scripts/licences.py")
-        return
-    PAGE.write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PAGE.write_text(page(), encoding="utf-8")

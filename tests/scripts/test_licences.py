@@ -9,8 +9,14 @@ from scripts.licences import Package, packages, page
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
-def test_the_page_is_what_is_installed() -> None:
-    assert licences.PAGE.read_text(encoding="utf-8") == page(), "run .venv/bin/python scripts/licences.py"
+def test_every_installed_package_is_on_the_page() -> None:
+    """How a release states its licence may change, and other platforms install less: names are what has to be there."""
+    listed = _names(licences.PAGE.read_text(encoding="utf-8"))
+    assert _names(page()) - listed == set(), "run .venv/bin/python scripts/licences.py"
+
+
+def _names(text: str) -> set[str]:
+    return {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
 
 
 def test_every_package_that_carcond_asks_for_is_listed() -> None:
