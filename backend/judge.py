@@ -52,8 +52,8 @@ class Judge:
         if chosen is None or version is None:
             where = "" if chosen is None else f" of project {chosen}"
             raise RegistryError(
-                f"there is no model version{where} in {models_dir}. For a stack that scripts/up started, load its "
-                "settings first: set -a; . .carcond/environment; set +a"
+                f"there is no model version{where} in {models_dir}: one is made after the first labels of two classes. "
+                "For a stack that scripts/up started, load its settings first: set -a; . .carcond/environment; set +a"
             )
         encoder = services.encoder(version.heads.encoder_id)
         return cls(chosen, version, encoder, services.settings.max_photo_pixels)

@@ -197,6 +197,12 @@ class Settings(BaseSettings):
         return self
 
 
+def variable_name(setting: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[setting].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"CARCOND_{setting}".upper()
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import typer.main
 from flask import Flask
 from prometheus_client.metrics_core import Metric
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from typer.cli import get_docs_for_click
 
@@ -29,7 +29,7 @@ from backend.cli import app as commands  # noqa: E402
 from backend.doctor.checks import kinds  # noqa: E402
 from backend.metrics import Metrics  # noqa: E402
 from backend.services import Services  # noqa: E402
-from carcond.settings import Settings  # noqa: E402
+from carcond.settings import Settings, variable_name  # noqa: E402
 from scripts.ports import free_ports  # noqa: E402
 from scripts.redis_server import answers, redis_process  # noqa: E402
 
@@ -43,7 +43,7 @@ _BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "bel
 def settings_page() -> str:
     """All settings, in the order of the code."""
     rows = [
-        f"| `{_variable(name, field)}` | {_default(field)} | {field.description}{_bounds(field)} |"
+        f"| `{variable_name(name)}` | {_default(field)} | {field.description}{_bounds(field)} |"
         for name, field in Settings.model_fields.items()
     ]
     return _page(
@@ -51,12 +51,6 @@ def settings_page() -> str:
         "All come from the environment, read once, when a process starts. An empty variable means the default.",
         ["| name | default | meaning |", "|---|---|---|", *rows],
     )
-
-
-def _variable(name: str, field: FieldInfo) -> str:
-    if isinstance(field.validation_alias, AliasChoices):
-        return str(field.validation_alias.choices[0])
-    return f"CARCOND_{name}".upper()
 
 
 def _default(field: FieldInfo) -> str:

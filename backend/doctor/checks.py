@@ -13,6 +13,7 @@ from backend.doctor import (
     photos,
     predictions,
     project,
+    variables,
     webhook,
 )
 from backend.doctor.examination import Examination, ProjectExamination
@@ -25,6 +26,7 @@ ROOMS: tuple[ModuleType, ...] = (
     jobs,
     models,
     machine,
+    variables,
     project,
     backend_service,
     webhook,
@@ -46,6 +48,7 @@ STACK_CHECKS = (
     Check("disk", "disk space", machine.check_disk),
     Check("clock", "the clock", machine.check_clock, ("label-studio",)),
     Check("packages", "packages", machine.check_packages),
+    Check("variables", "environment variables", variables.check_variables),
 )
 PROJECT_CHECKS = (
     Check("project", "the project", project.check_project, ("token",)),
