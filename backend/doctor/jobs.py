@@ -103,10 +103,10 @@ def check_persistence(whole: Examination) -> Iterator[Finding]:
 
 def check_workers(whole: Examination) -> Iterator[Finding]:
     """Whether a worker is alive, and one for fine-tunings if such wait."""
-    alive = _listening_to(whole, TURNS)
-    yield fine(f"{alive} alive") if alive else NO_WORKER.found()
+    turning, finetuning = _listening_to(whole, TURNS), _listening_to(whole, FINETUNES)
+    yield fine(f"{turning} for the loop, {finetuning} for fine-tuning") if turning else NO_WORKER.found()
     waiting = whole.queue.waiting_finetunings()
-    if waiting and not _listening_to(whole, FINETUNES):
+    if waiting and not finetuning:
         yield NO_FINETUNER.found(projects=", ".join(map(str, sorted(waiting))))
 
 

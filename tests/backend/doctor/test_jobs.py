@@ -40,7 +40,7 @@ def test_a_fine_tuning_that_no_worker_takes_is_told_with_the_command_of_one_that
     job_queue.enqueue_finetuning(3, print)
     Worker(job_queue.queues(), connection=job_queue.redis).register_birth()  # type: ignore[no-untyped-call]
     found = look(check_workers, REDIS_URL=redis_url)
-    assert found[""].what == "1 alive"
+    assert found[""].what == "1 for the loop, 0 for fine-tuning"
     assert "of project 3," in found["no-finetune-worker"].what
     Worker(job_queue.queues([FINETUNES]), connection=job_queue.redis).register_birth()  # type: ignore[no-untyped-call]
     assert set(look(check_workers, REDIS_URL=redis_url)) == {""}
