@@ -79,7 +79,7 @@ class Publisher:
         old_score = {row.task_id: row.score or 0.0 for row in old}
         served_last = sorted(others, key=lambda draft: -old_score.get(draft.task_id, math.inf))
         served_last = served_last[: max(0, head - len(doubled))]
-        self._write(doubled, beside=True)
+        self._write_beside(doubled, version)
         self._write(served_last)
         # Label Studio refuses a version of which it has no prediction; then there is nothing to serve.
         if self._store.has_prediction(self._project_id, version):
@@ -104,13 +104,21 @@ class Publisher:
             time.sleep(time.monotonic() - began)
         return 0
 
-    def _write(self, drafts: Sequence[PredictionDraft], beside: bool = False) -> None:
-        """Write predictions over those of their tasks, or beside those of other versions."""
+    def _write(self, drafts: Sequence[PredictionDraft]) -> None:
+        """Write predictions over those that their tasks have."""
         stored: dict[int, list[PredictionRow]] = {}
-        versions = {draft.task_id: draft.model_version for draft in drafts}
-        for row in self._store.predictions_of(self._project_id, list(versions)):
-            if is_ours(row.model_version) and (not beside or row.model_version == versions[row.task_id]):
+        for row in self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts]):
+            if is_ours(row.model_version):
                 stored.setdefault(row.task_id, []).append(row)
+        self._write_over(stored, drafts)
+
+    def _write_beside(self, drafts: Sequence[PredictionDraft], version: str) -> None:
+        """Add predictions to those of other versions, unless a publish that was cut short has done so."""
+        rows = self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts])
+        there = {row.task_id for row in rows if row.model_version == version}
+        self._write_over({}, [draft for draft in drafts if draft.task_id not in there])
+
+    def _write_over(self, stored: Mapping[int, Sequence[PredictionRow]], drafts: Sequence[PredictionDraft]) -> None:
         with ThreadPoolExecutor(self._connections) as pool:
             list(pool.map(partial(self._write_one, stored), drafts))
 
@@ -121,7 +129,8 @@ class Publisher:
             list(pool.map(self._delete, ids))
 
     def _write_one(self, stored: Mapping[int, Sequence[PredictionRow]], draft: PredictionDraft) -> None:
-        rows = stored.get(draft.task_id, ())
+        # One that is being served is changed; it is not to be gone in between.
+        rows = sorted(stored.get(draft.task_id, ()), key=lambda row: row.model_version != draft.model_version)
         for row in rows[1:]:
             self._delete(row.prediction_id)
         draft = self._finish(draft)

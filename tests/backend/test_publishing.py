@@ -163,6 +163,17 @@ def test_duplicates_are_removed(publisher: Publisher, studio: FakeLabelStudio, s
     assert mirrored(store) == held(studio, ids)
 
 
+def test_of_several_predictions_the_one_of_the_version_to_be_written_stays(
+    publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
+) -> None:
+    for version in (OLD, NEW):
+        studio.create_prediction(PredictionDraft(ids[0], [], 0.5, version, None))
+    sync(studio, store)
+    _, new = studio.predictions_of(ids[0])
+    publish(publisher, drafts(ids[:1]), NEW, NEW, head=1)
+    assert studio.prediction(ids[0]).id == new.id
+
+
 def test_a_task_that_was_deleted_meanwhile_is_passed_over(
     publisher: Publisher, studio: FakeLabelStudio, store: Store, ids: list[int]
 ) -> None:

@@ -11,13 +11,19 @@ from backend.rest.waiting_room import WaitingRoom
 def test_work_is_done_in_the_order_it_came() -> None:
     room = WaitingRoom(seats=10, at_a_time=1)
     done: list[int] = []
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        begun.set()
+        go.wait(10)
+
     with ThreadPoolExecutor(9) as askers:
-        askers.submit(room.work, go.wait, 10)
+        askers.submit(room.work, occupy)
+        assert begun.wait(10)
         for number in range(8):
-            while room._workers._work_queue.qsize() < number:
-                time.sleep(0.001)
             askers.submit(room.work, done.append, number)
+            while room._workers._work_queue.qsize() <= number:
+                time.sleep(0.001)
         go.set()
     assert done == list(range(8))
 
