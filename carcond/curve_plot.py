@@ -17,7 +17,7 @@ def check_can_plot() -> None:
         PlotError: the package that draws is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise PlotError("drawing needs a package: pip install 'carcond[plots]'")
+        raise PlotError("drawing needs a package: pip install matplotlib")
 
 
 def save_plot(report: Mapping[str, Any], path: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from backend.backend_address import BackendAddress
 from backend.jobs import FINETUNES
 from backend.labelstudio import LabelStudioApi
 from backend.provision import PROJECT_TITLE, ProvisionReport, provision
+from carcond.settings import Settings, variable_name
 from scripts import label_studio_server, redis_server
 from scripts.credentials import Credentials, load_credentials
 from scripts.photo_import import import_photos, link_folder
@@ -153,7 +154,10 @@ class Stack:
     @property
     def settings(self) -> dict[str, str]:
         """The settings of backend and worker, and of `carcond` commands about this stack, secrets included."""
+        names = (variable_name(setting) for setting in Settings.model_fields)
+        given = {name: os.environ[name] for name in names if os.environ.get(name)}
         return {
+            **given,
             "LABEL_STUDIO_URL": self.label_studio_url,
             "LABEL_STUDIO_HOST": self.label_studio_url,
             "LABEL_STUDIO_API_KEY": self.api_key,

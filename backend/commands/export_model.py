@@ -26,7 +26,7 @@ def export_model(
     services = get_services()
     judge = Judge.of(services, project)
     if find_spec("onnx") is None:
-        raise EncoderError("exporting a model needs the package onnx: pip install 'carcond[train]'")
+        raise EncoderError("exporting a model needs a package: pip install onnx")
     from carcond.portable_model import export_model as export  # noqa: PLC0415
 
     directory = encoder_directory(services.settings.models_dir, judge.encoder.encoder_id)

@@ -32,7 +32,8 @@ FALLBACK = Kind(
     "Accuracy is lower than it could be.",
     "{encoder} is in use, a stand-in for {wanted}: {reason}",
     "The stand-in is smaller, and sees less.",
-    "Where the hub can be reached: carcond encoder. Or with a weights file: carcond encoder --weights FILE",
+    "Where the hub can be reached: carcond encoder. Or with a weights file, in the "
+    "settings with which the stack is started: CARCOND_BACKBONE_WEIGHTS=FILE",
 )
 BROKEN = Kind(
     "encoder-broken",

@@ -228,7 +228,7 @@ def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
     except ModuleNotFoundError as error:
         raise WeightsUnavailableError(
             f"the package {_FALLBACK_PACKAGE}, whose weights stand in when the hub cannot be reached, "
-            "is not installed: install carcond[train]"
+            "is not installed: run scripts/setup in the checkout"
         ) from error
     (resource,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
     with importlib.resources.as_file(resource) as path:

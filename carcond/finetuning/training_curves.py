@@ -66,7 +66,7 @@ class TensorBoardCurves:
         try:
             from tensorboardX import SummaryWriter  # noqa: PLC0415 - an extra of its own
         except ImportError as error:
-            raise TrainingError("TensorBoard's format needs a package: pip install 'carcond[tensorboard]'") from error
+            raise TrainingError("TensorBoard's format needs a package: pip install tensorboardX") from error
         for file in directory.glob("events.out.tfevents.*"):
             file.unlink()
         self._writer: Any = SummaryWriter(str(directory))

@@ -38,3 +38,15 @@ def test_a_redis_of_somebody_else_is_used_as_it_is_named(tmp_path: Path) -> None
     stack = Stack(StackOptions(tmp_path, redis_url=named))
     stack.stop()
     assert stack.redis_url == named
+
+
+def test_the_settings_of_a_stack_hold_what_it_was_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARCOND_PHOTO_HOSTS", "photos.example.com")
+    monkeypatch.setenv("CARCOND_BIND", "0.0.0.0:1")
+    monkeypatch.setenv("CARCOND_GATE_MARGIN", "")
+    monkeypatch.setenv("CARCOND_NO_SUCH_SETTING", "1")
+    stack = Stack(StackOptions(tmp_path, backend_port=9191))
+    stack.stop()
+    assert stack.settings["CARCOND_PHOTO_HOSTS"] == "photos.example.com"
+    assert stack.settings["CARCOND_BIND"] == "127.0.0.1:9191"
+    assert {"CARCOND_GATE_MARGIN", "CARCOND_NO_SUCH_SETTING"} & set(stack.settings) == set()
