@@ -81,7 +81,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_computed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("carcond.curve_plot.find_spec", lambda name: None)
-    with pytest.raises(PlotError, match="plots"):
+    with pytest.raises(PlotError, match="pip install matplotlib"):
         CliRunner().invoke(app, arguments(folder, "--plot", str(folder / "p")), catch_exceptions=False)
     assert not (folder / "cache").exists()
 
