@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 16
 _FETCHERS = 4
-# A photo that cannot be reached must not hold up every turn: its tries grow rarer.
+# A photo that cannot be reached, or with which a worker was killed, must not hold up every turn: its tries grow rarer.
 _FIRST_WAIT_S = 30.0
 _LONGEST_WAIT_S = 3600.0
 
@@ -125,7 +125,8 @@ def _embed(
     done = 0
     with ThreadPoolExecutor(_FETCHERS) as pool:
         while done < len(waiting) and not interrupted():
-            batch = waiting[done : done + _BATCH]
+            batch = _next_batch(waiting[done:])
+            _note_try(services.store, project_id, batch)
             _keep(
                 services.store, project_id, encoder, list(pool.map(see, batch)), {p.task_id: p.failures for p in batch}
             )
@@ -135,15 +136,39 @@ def _embed(
 
 
 def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
-    """Photos to embed: new ones first, then those that could not be reached before."""
+    """Photos to embed: new ones first, then those that could not be had, then those whose try never ended."""
     have = store.embedded(project_id, encoder_id)
     now = time.time()
     photos = [
         photo
         for photo in store.photos(project_id)
-        if photo.task_id not in have and photo.retry_at is not None and photo.retry_at <= now
+        # Without a hash it would never be put into a group, nor into the split.
+        if (photo.task_id not in have or photo.phash is None) and photo.retry_at is not None and photo.retry_at <= now
     ]
-    return sorted(photos, key=lambda photo: photo.problem is not None)
+    return sorted(photos, key=lambda photo: (_was_cut_short(photo), photo.problem is not None))
+
+
+def _was_cut_short(photo: Photo) -> bool:
+    """Whether a worker ended while it looked at the photo."""
+    return photo.failures > 0 and photo.problem is None
+
+
+def _next_batch(waiting: Sequence[Photo]) -> Sequence[Photo]:
+    """Photos whose try never ended come one by one: one of them may have ended the worker."""
+    together = next((i for i, photo in enumerate(waiting) if _was_cut_short(photo)), len(waiting))
+    return waiting[: min(max(together, 1), _BATCH)]
+
+
+def _note_try(store: Store, project_id: int, batch: Sequence[Photo]) -> None:
+    """Count a try before it is made: if it ends the worker, the next turn goes on without these photos."""
+    now = time.time()
+    store.update_photos(
+        project_id,
+        [
+            {"task_id": p.task_id, "problem": None, "failures": p.failures + 1, "retry_at": now + _wait(p.failures + 1)}
+            for p in batch
+        ],
+    )
 
 
 def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo) -> SeenPhoto:
@@ -160,21 +185,20 @@ def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo)
 def _keep(
     store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto], failures: Mapping[int, int]
 ) -> None:
-    good = [photo for photo in seen if photo.pixels is not None]
-    if good:
-        embeddings = encoder.embed(np.stack([photo.pixels for photo in good if photo.pixels is not None]))
-        store.put_embeddings(
-            project_id, encoder.encoder_id, {photo.task_id: row for photo, row in zip(good, embeddings, strict=True)}
-        )
-    changes = []
+    changes: list[dict[str, Any]] = []
     for photo in seen:
         if photo.pixels is None:
             logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
             changes.append({"task_id": photo.task_id, **_failure(photo, failures[photo.task_id] + 1)})
         else:
             facts = asdict(photo.look) if photo.look else {}
-            changes.append({"task_id": photo.task_id, "problem": None, "phash": f"{photo.phash:016x}", **facts})
+            tried = {"problem": None, "failures": 0, "retry_at": 0.0}
+            changes.append({"task_id": photo.task_id, "phash": f"{photo.phash:016x}", **tried, **facts})
+    good = [photo for photo in seen if photo.pixels is not None]
+    rows = encoder.embed(np.stack([p.pixels for p in good if p.pixels is not None])) if good else np.empty((0, 0))
+    # Before the embeddings: a photo that has both is never looked at again.
     store.update_photos(project_id, changes)
+    store.put_embeddings(project_id, encoder.encoder_id, {p.task_id: row for p, row in zip(good, rows, strict=True)})
 
 
 def look_at_kept_photos(services: Services, project_id: int, progress: Progress) -> None:
@@ -201,10 +225,14 @@ def _see_look(fetcher: PhotoFetcher, max_pixels: int, photo: Photo) -> Look | No
 
 
 def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
-    """What is written down about a photo that could not be had: each try waits twice as long as the one before."""
-    wait_s = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
-    retry_at = time.time() + wait_s if photo.transient else None
+    """What is written down about a photo that could not be had."""
+    retry_at = time.time() + _wait(failures) if photo.transient else None
     return {"problem": photo.problem, "failures": failures, "retry_at": retry_at}
+
+
+def _wait(failures: int) -> float:
+    """Seconds until the next try: each time twice as long."""
+    return min(_FIRST_WAIT_S * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
 
 
 def _group_new_photos(store: Store, project_id: int) -> None:

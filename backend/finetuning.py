@@ -123,17 +123,18 @@ class FineTuning:
         return request
 
     def _photos(self, how: TrainingSettings) -> tuple[tuple[RequestedPhoto, ...], int]:
-        """The photos to learn from, on disk, and how many of the project have a label; the hold-out is left out."""
+        """The photos to learn from, on disk, and how many of the project have a label; only the training side."""
         store = self.services.store
         serving = self.services.registry(self.project_id).current()
         encoder_id = serving.heads.encoder_id if serving else self.services.encoder_id()
-        rows = store.photos(self.project_id)
+        # A photo without a side may be drawn into the hold-out a moment later.
+        rows = [row for row in store.photos(self.project_id) if row.side == TRAIN]
         labels = merge_annotations(store.annotations(self.project_id))
         labelled = labelled_set(rows, labels, *store.embeddings(self.project_id, encoder_id))
         wanted = [
             (example, int(group))
-            for example, group, out in zip(labelled.usable, labelled.groups, labelled.holdout, strict=True)
-            if not out and example.label.classes
+            for example, group in zip(labelled.usable, labelled.groups, strict=True)
+            if example.label.classes
         ]
         urls = {row.task_id: row.url for row in rows}
         folder = self.directory / "photos"

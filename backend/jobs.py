@@ -244,7 +244,8 @@ def run_turn(project_id: int) -> dict[str, Any]:
             queue.enqueue_embedding(project_id, report.candidate, share)
     with redis_errors():
         record_turn(queue.redis, project_id, report.seconds)
-    begin_if_grown(queue, project_id, report.labelled, report.learnt)
+    if not report.photos_left:  # labelled photos that nobody has looked at could teach nothing yet
+        begin_if_grown(queue, project_id, report.labelled, report.learnt)
     logger.info("project %d: %s", project_id, asdict(report))
     return asdict(report)
 

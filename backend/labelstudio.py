@@ -4,7 +4,6 @@ Label Studio's SDK is not used for these requests: it cannot set a prediction's 
 queue is built on, and its client alone costs 110 MB, which the web process should not pay.
 """
 
-import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -169,37 +168,40 @@ class LabelStudioApi:
         `updated_at` of a task moves with its annotations (deletions included) and its predictions, so
         `changed_since` (a value of `updated_at`) gives all news at a cost that follows the news.
         """
-        query = _changed_since(changed_since) if changed_since else None
-        for row in self._pages(project_id, _TASK_FIELDS, query, fields="all"):
+        conditions = [_after("updated_at", changed_since, "Datetime")] if changed_since else []
+        for row in self._rows(project_id, _TASK_FIELDS, conditions, fields="all"):
             yield _parse_task(row)
 
     def task_ids(self, project_id: int) -> set[int]:
         """The ids of all tasks of a project: the cheap way to notice deleted ones."""
-        return {int(row["id"]) for row in self._pages(project_id, "id", None)}
+        return {int(row["id"]) for row in self._rows(project_id, "id", [])}
 
     def find_tasks(
         self, project_id: int, conditions: Sequence[Mapping[str, Any]] = (), count: int = 1
     ) -> tuple[int, list[LabelStudioTask]]:
         """How many tasks fulfil all conditions (filters of the Data Manager), and the first `count` of them."""
-        query = {"filters": {"conjunction": "and", "items": list(conditions)}}
         params = {"project": project_id, "page_size": count, "include": _TASK_FIELDS, "fields": "all"}
-        reply = self.request("GET", "/api/tasks/", params=params | {"query": json.dumps(query)})
+        reply = self.request("GET", "/api/tasks/", params=params | {"query": _query(conditions)})
         return int(reply["total"]), [_parse_task(row) for row in reply["tasks"]]
 
-    def _pages(
-        self, project_id: int, include: str, query: dict[str, Any] | None, **extra: str
+    def _rows(
+        self, project_id: int, include: str, conditions: Sequence[Mapping[str, Any]], **extra: str
     ) -> Iterator[dict[str, Any]]:
+        """The rows of tasks that fulfil all conditions, in order of id.
+
+        Always the first page of those behind the last id: numbered pages would shift, and pass tasks by, when others
+        are deleted meanwhile.
+        """
         params: dict[str, Any] = {"project": project_id, "page_size": PAGE_SIZE, "include": include} | extra
-        if query:
-            params["query"] = json.dumps(query)
-        read = 0
-        for page in itertools.count(1):
-            reply = self.request("GET", "/api/tasks/", params=params | {"page": page})
+        last = 0
+        while True:
+            query = _query([*conditions, _after("id", last, "Number")])
+            reply = self.request("GET", "/api/tasks/", params=params | {"query": query})
             yield from reply["tasks"]
-            read += len(reply["tasks"])
-            # A page after the last one is an error, and pages may be shorter than what was asked for.
-            if not reply["tasks"] or read >= reply["total"]:
+            # Pages may be shorter than what was asked for.
+            if len(reply["tasks"]) in (0, reply["total"]):
                 return
+            last = max(int(row["id"]) for row in reply["tasks"])
 
     def create_prediction(self, draft: PredictionDraft) -> StoredPrediction:
         """Write a new prediction. The bulk import would drop the slot, so they go one by one."""
@@ -230,9 +232,14 @@ def _explain(method: str, path: str, response: httpx.Response) -> str:
     return f"Label Studio answered HTTP {response.status_code} to {method} {path}: {str(detail)[:300]}{hint}"
 
 
-def _changed_since(watermark: str) -> dict[str, Any]:
-    item = {"filter": "filter:tasks:updated_at", "operator": "greater", "value": watermark, "type": "Datetime"}
-    return {"filters": {"conjunction": "and", "items": [item]}}
+def _after(column: str, value: str | int, kind: str) -> dict[str, Any]:
+    """A filter of the Data Manager."""
+    return {"filter": f"filter:tasks:{column}", "operator": "greater", "value": value, "type": kind}
+
+
+def _query(conditions: Sequence[Mapping[str, Any]]) -> str:
+    filters = {"conjunction": "and", "items": list(conditions)}
+    return json.dumps({"filters": filters, "ordering": ["tasks:id"]})
 
 
 def _prediction_body(draft: PredictionDraft) -> dict[str, Any]:

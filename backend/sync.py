@@ -31,18 +31,21 @@ def sync_project(
     """Bring the store's mirror of one project up to date.
 
     Reads the tasks that changed since the last time; a change includes annotations made, changed or
-    deleted. Two things leave no trace in that, and show in the project's counts: deleted tasks, for
-    which all ids are compared, and predictions deleted in bulk, for which all tasks are read again.
+    deleted. Three things leave no trace in that, and show in the project's counts: deleted tasks, for
+    which all ids are compared; tasks of an import that ended long after its tasks were stamped, and
+    predictions deleted in bulk, for both of which all tasks are read again.
     """
     state = store.project(project.id)
     mirror = partial(_mirror, project.id, binding, settings)
     # A changed label config can give every old annotation another meaning: read them all again.
     since = state.watermark if state.label_config == project.label_config else None
     changed = _read(api, store, project, mirror, since)
-    deleted = 0
+    deleted, unseen = 0, set[int]()
     if store.photo_count(project.id) != project.task_count:
-        deleted = store.mark_gone(project.id, api.task_ids(project.id))
-    if since and store.prediction_count(project.id) != project.prediction_count:
+        present = api.task_ids(project.id)
+        deleted = store.mark_gone(project.id, present)
+        unseen = present - {photo.task_id for photo in store.photos(project.id)}
+    if since and (unseen or store.prediction_count(project.id) != project.prediction_count):
         changed = _read(api, store, project, mirror, None)
     return SyncReport(changed, deleted)
 

@@ -1,6 +1,8 @@
 """From bytes that somebody sent to pixels that the encoder takes."""
 
+import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
@@ -20,7 +22,12 @@ _SAFE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 # around each photo would change the filters of all threads.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
-_GREY = (128, 128, 128, 255)
+_GREY = (128, 128, 128)
+
+# A photo of so many pixels takes some hundred megabytes while it is decoded, and up to 60 million are let in. Few
+# photos are of that size but JPEGs, which are decoded at a reduced scale; the others wait for one another.
+_LARGE = 8_000_000
+_large_photo = threading.Lock()
 
 _TURN_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,9 +104,14 @@ def decode_photo(data: bytes, *, target: int, max_pixels: int) -> Image.Image:
     image = _open(data)
     _check_size(image, max_pixels)
     image.draft(None, (2 * target, 2 * target))
+    is_large = image.width * image.height > _LARGE
     try:
-        image.load()
-        return _turn(_to_rgb(image))
+        with _large_photo if is_large else nullcontext():
+            image.load()
+            rgb = _to_rgb(image)
+            if is_large:  # what is handed on shall be small, too
+                rgb = rgb.reduce(max(1, min(rgb.size) // (2 * target)))
+        return _turn(rgb, _orientation(image))
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception on damaged bytes
         raise UnreadableImageError(
             f"the {image.format} photo is damaged or cut off and cannot be decoded ({error}): upload it again"
@@ -135,14 +147,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         eight_bits = np.clip(np.asarray(image, dtype=np.int32) >> 8, 0, 255).astype(np.uint8)
         return Image.fromarray(eight_bits).convert("RGB")
     if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, _GREY)
-        opaque.alpha_composite(image.convert("RGBA"))
-        return opaque.convert("RGB")
-    return image.convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        opaque = Image.new("RGB", image.size, _GREY)
+        opaque.paste(rgba, mask=rgba)
+        return opaque
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _turn(image: Image.Image) -> Image.Image:
-    turn = _TURN_BY_ORIENTATION.get(_orientation(image))
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURN_BY_ORIENTATION.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 

@@ -111,11 +111,15 @@ def close_record(store: Store, record: Connection, by: str) -> None:
 
 
 def is_released(store: Store, project_id: int) -> bool:
-    """Whether a project was connected, and is not any more: nothing may be written into it."""
+    """Whether a project was connected, and the connection undone: nothing may be written into it.
+
+    One that is merely unknown, since Label Studio once said that there is no such project, is none of these.
+    """
     with store.session() as session:
         if session.get(Project, project_id) is not None:
             return False
-        return session.scalars(select(Connection.id).where(Connection.project_id == project_id)).first() is not None
+        undone = list(session.scalars(select(Connection.undone_at).where(Connection.project_id == project_id)))
+        return bool(undone) and None not in undone
 
 
 def changes_of(record: Connection) -> list[Change]:

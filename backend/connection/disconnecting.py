@@ -155,9 +155,9 @@ def disconnect(
             clear_review(services.api, project_id)
         refused = _restore(services.api, project_id, [step for step in plan.steps if step.action == "restore"])
         _remove_predictions(services.api, plan, progress)
-        services.store.retire_project(project_id)
         for record in open_records(services.store, project_id):
             close_record(services.store, record, by)
+        services.store.retire_project(project_id)
     return plan, refused
 
 

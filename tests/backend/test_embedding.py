@@ -1,8 +1,10 @@
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from backend import embedding
 from backend.embedding import embed_new_photos, look_at_kept_photos
 from backend.services import Services
 from carcond.encoder import find_encoder
@@ -15,6 +17,10 @@ from tests.backend.http_server import HttpServer, Reply, Request
 
 PROJECT = 1
 Embed = Callable[..., int]
+
+
+class WorkerKilledError(Exception):
+    """Stands for the end of the process."""
 
 
 @pytest.fixture
@@ -117,6 +123,53 @@ def test_a_photo_that_cannot_be_had_waits_twice_as_long_after_each_try(
         now += waits[-1]
     assert waits == [30.0, 60.0, 120.0]
     assert len([request for request in server.requests if request.path == "/a.jpg"]) == 3
+
+
+def test_a_photo_with_which_a_worker_dies_holds_up_no_other_and_no_later_turn(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers |= {f"/{i}.jpg": Reply(draw_photo(i)) for i in range(20)}
+    import_photos(services, [f"/{i}.jpg" for i in range(20)])
+    now = 1_000_000.0
+    monkeypatch.setattr("backend.embedding.time.time", lambda: now)
+
+    see = embedding._see
+
+    def see_or_die(*arguments: Any) -> embedding.SeenPhoto:
+        if arguments[-1].url == "/3.jpg":
+            raise WorkerKilledError
+        return see(*arguments)
+
+    monkeypatch.setattr(embedding, "_see", see_or_die)
+    with pytest.raises(WorkerKilledError):
+        embed()
+    assert embedded(services) == []
+    assert embed() == 0
+    assert embedded(services) == [17, 18, 19, 20]
+    now += 31
+    with pytest.raises(WorkerKilledError):
+        embed()
+    assert embedded(services) == [1, 2, 3, 17, 18, 19, 20]
+    assert embed() == 0
+    assert len(embedded(services)) == 19
+    now += 45
+    assert embed() == 0
+    now += 20
+    monkeypatch.setattr(embedding, "_see", see)
+    assert embed() == 0
+    assert len(embedded(services)) == 20
+    assert {(photo.failures, photo.retry_at) for photo in photos(services)} == {(0, 0.0)}
+
+
+def test_a_photo_whose_hash_was_not_kept_is_looked_at_again(
+    services: Services, server: HttpServer, embed: Embed
+) -> None:
+    server.answers["/a.jpg"] = Reply(draw_photo(1))
+    import_photos(services, ["/a.jpg"])
+    embed()
+    services.store.update_photos(PROJECT, [{"task_id": 1, "phash": None, "group": None}])
+    assert embed() == 0
+    assert photos(services)[0].group is not None
 
 
 def test_new_photos_come_before_those_that_failed(

@@ -20,6 +20,7 @@ from backend.services import Services, get_services
 from carcond.encoder import Encoder, encoder_directory, find_encoder
 from carcond.encoder_card import read_card
 from carcond.errors import TrainingCancelledError, TrainingError
+from carcond.finetuning.training_settings import TrainingSettings
 from carcond.gate import Verdict
 from carcond.split import HOLDOUT, TRAIN
 from tests.backend.conftest import MakeSettings
@@ -146,6 +147,16 @@ def test_a_fine_tuned_encoder_takes_over_whole_and_can_be_rolled_back(
     assert garage.studio.prediction(added).model_version == "carcond-0004"
     assert set(garage.studio.words(added)) == {"cleanliness", "damage"}
     assert garage.turn().candidate == ""
+
+
+def test_a_photo_that_has_no_side_yet_is_not_learnt_from(garage: Garage) -> None:
+    """A turn may draw it into the hold-out a moment later."""
+    store = garage.services.store
+    training = [photo.task_id for photo in store.photos(PROJECT) if photo.side == TRAIN]
+    store.update_photos(PROJECT, [{"task_id": task_id, "side": None} for task_id in training[:5]])
+    photos, labels = Watched(garage.services)._photos(TrainingSettings.model_validate(HOW))
+    assert {photo.task for photo in photos} == set(training[5:]) & set(garage.rows())
+    assert labels == 30
 
 
 def test_what_was_begun_is_gone_on_with_and_other_settings_begin_anew(garage: Garage, tmp_path: Path) -> None:

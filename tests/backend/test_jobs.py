@@ -16,7 +16,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from backend import jobs
-from backend.connection.changes import keep_record
+from backend.connection.changes import close_record, keep_record
 from backend.embedding import unseen_photos
 from backend.jobs import EMBEDDINGS, REFRESHES, SHARES, TURNS, JobQueue, get_job_queue, reconcile, run_embedding
 from backend.services import get_services
@@ -372,7 +372,7 @@ def test_the_pool_of_a_project_that_was_let_go_is_not_shown(
     working_garage.turn()
     make_tiny_encoder(models_dir, 1)
     store = working_garage.services.store
-    keep_record(store, PROJECT, [], "anna")
+    close_record(store, keep_record(store, PROJECT, [], "anna"), "anna")
     store.retire_project(PROJECT)
     assert run_embedding(PROJECT, "tiny-00000001", 0) == 0
     assert unseen_photos(store, PROJECT, "tiny-00000001") == 20

@@ -112,7 +112,7 @@ def test_a_projects_raw_columns_are_not_in_its_text(api: LabelStudioApi, server:
 
 
 class TaskPages:
-    """GET /api/tasks/ as Label Studio answers it: a page after the last one is a 404."""
+    """GET /api/tasks/ as Label Studio answers it: of the tasks behind an id, the first ones."""
 
     def __init__(self, server: HttpServer, count: int, max_page_size: int = 10_000) -> None:
         self.rows = [{"id": i, "data": {}, "updated_at": "2026-01-01T00:00:00Z"} for i in range(1, count + 1)]
@@ -124,10 +124,11 @@ class TaskPages:
         query = {key: values[0] for key, values in parse_qs(urlsplit(request.path).query).items()}
         self.queries.append(query)
         size = min(int(query["page_size"]), self.max_page_size)
-        start = (int(query["page"]) - 1) * size
-        if start >= len(self.rows) and start:
-            return json_reply({"detail": "Invalid page."}, 404)
-        return json_reply({"tasks": self.rows[start : start + size], "total": len(self.rows)})
+        asked = json.loads(query["query"])
+        assert asked["ordering"] == ["tasks:id"]
+        after = next(item["value"] for item in asked["filters"]["items"] if item["filter"] == "filter:tasks:id")
+        rows = [row for row in self.rows if row["id"] > after]
+        return json_reply({"tasks": rows[:size], "total": len(rows)})
 
 
 @pytest.mark.parametrize("count", [0, 1, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE])
@@ -142,10 +143,20 @@ def test_pages_shorter_than_asked_for_lose_nothing(api: LabelStudioApi, server: 
     assert [task.id for task in api.tasks(1)] == list(range(1, 251))
 
 
+def test_tasks_deleted_while_pages_are_read_make_none_pass_by(api: LabelStudioApi, server: HttpServer) -> None:
+    pages = TaskPages(server, 250, max_page_size=100)
+    read = []
+    for task in api.tasks(1):
+        read.append(task.id)
+        if task.id == 100:
+            pages.rows = [row for row in pages.rows if row["id"] not in (3, 4, 5)]
+    assert read == list(range(1, 251))
+
+
 def test_only_changed_tasks_are_asked_for_since_a_moment(api: LabelStudioApi, server: HttpServer) -> None:
     pages = TaskPages(server, 1)
     list(api.tasks(1, changed_since="2026-01-01T00:00:00.5Z"))
-    (item,) = json.loads(pages.queries[0]["query"])["filters"]["items"]
+    item, _ = json.loads(pages.queries[0]["query"])["filters"]["items"]
     assert item == {
         "filter": "filter:tasks:updated_at",
         "operator": "greater",
@@ -153,7 +164,8 @@ def test_only_changed_tasks_are_asked_for_since_a_moment(api: LabelStudioApi, se
         "type": "Datetime",
     }
     list(api.tasks(1))
-    assert "query" not in pages.queries[1]
+    (item,) = json.loads(pages.queries[1]["query"])["filters"]["items"]
+    assert item == {"filter": "filter:tasks:id", "operator": "greater", "value": 0, "type": "Number"}
 
 
 def test_a_task_comes_with_its_annotations_and_predictions(api: LabelStudioApi, server: HttpServer) -> None:

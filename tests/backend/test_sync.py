@@ -77,6 +77,21 @@ def test_a_task_deleted_while_another_came_is_noticed_by_the_same_count(studio: 
     assert [photo.task_id for photo in store.photos(PROJECT)] == [second, third]
 
 
+def test_labels_of_an_import_that_was_seen_late_are_read(studio: FakeLabelStudio, store: Store) -> None:
+    """Label Studio stamps tasks when an import begins, and shows them when it ends."""
+    (seen,) = studio.import_photos("/a.jpg")
+    late = studio.import_photos("/b.jpg", "/c.jpg")
+    studio.annotate(late[0], damage="damaged")
+    hidden = {task_id: studio._tasks.pop(task_id) for task_id in late}
+    studio.wait(600)
+    studio.annotate(seen, damage="intact")
+    sync(studio, store)
+    studio._tasks |= hidden
+    sync(studio, store)
+    assert labels(store) == {seen: {"damage": "intact"}, late[0]: {"damage": "damaged"}}
+    assert [photo.task_id for photo in store.photos(PROJECT)] == [seen, *late]
+
+
 def test_all_tasks_are_read_anew_under_a_changed_config(studio: FakeLabelStudio, store: Store) -> None:
     aliased = label_configs.DAMAGE_ONLY.replace('"intact"', '"intact" alias="{}"')
     aliased = aliased.replace('"damaged"', '"damaged" alias="{}"')

@@ -1,8 +1,10 @@
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,32 @@ def test_a_large_jpeg_is_decoded_at_about_twice_the_target() -> None:
 def test_a_small_jpeg_keeps_its_size() -> None:
     image = decode_photo(encoded(picture(), "JPEG"), target=224, max_pixels=LIMIT)
     assert image.size == (320, 240)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_large_photo_that_is_no_jpeg_is_handed_on_small_and_looks_the_same(mode: str) -> None:
+    large = picture(4000, 2400).convert(mode)
+    image = decode_photo(encoded(large, "PNG"), target=112, max_pixels=10_000_000)
+    assert image.size == (400, 240)
+    assert mean_difference(image, picture(400, 240)) < 3
+
+
+def test_large_photos_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carcond.images._LARGE", 1000)
+    at_once, most = [0], [0]
+
+    def watched(image: Image.Image) -> Image.Image:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)
+        at_once[0] -= 1
+        return image.convert("RGB")
+
+    monkeypatch.setattr("carcond.images._to_rgb", watched)
+    photo = encoded(picture(), "PNG")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: decode_photo(photo, target=8, max_pixels=LIMIT), range(8)))
+    assert most == [1]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

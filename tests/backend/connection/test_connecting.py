@@ -322,3 +322,26 @@ def test_a_project_that_was_let_go_gets_no_further_turn(
     assert run_turn(PROJECT) == {}
     assert services.store.project_ids() == []
     assert not any(is_ours(p.model_version) for task in somebody.studio.tasks(PROJECT) for p in task.predictions)
+
+
+def test_a_connected_project_that_label_studio_did_not_find_once_goes_on_with_the_next_label(
+    services: Services, redis_url: str, server: HttpServer, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy answers 404 while Label Studio starts anew."""
+    settings = make_settings(LABEL_STUDIO_URL=server.url, REDIS_URL=redis_url)
+    somebody = Somebody(services, JobQueue(settings), server)
+    somebody.add_photos(3)
+    somebody.connect()
+    from backend.services import get_services  # noqa: PLC0415 - those that the job will use
+
+    get_services().api = somebody.studio
+
+    def not_found(_: int) -> None:
+        raise LabelStudioError("no such project", 404)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(somebody.studio, "project", not_found)
+        assert run_turn(PROJECT) == {}
+    assert services.store.project_ids() == []
+    assert run_turn(PROJECT)["version"] == "carcond-0000"
+    assert services.store.project_ids() == [PROJECT]
