@@ -87,12 +87,12 @@ def _saved(data_dir: Path) -> list[Path]:
     """What is saved, files before folders: a version is there before `current` names it."""
     if not data_dir.is_dir():
         return []
-    found = [
-        path
-        for path in data_dir.iterdir()
-        if path.name not in _NOT_SAVED and not path.name.startswith((_REPLACED, _UNFINISHED))
-    ]
+    found = [path for path in data_dir.iterdir() if _is_saved(path)]
     return sorted(found, key=lambda path: (path.is_dir(), path.name))
+
+
+def _is_saved(path: Path) -> bool:
+    return path.name not in _NOT_SAVED and not path.name.startswith((_REPLACED, _UNFINISHED))
 
 
 def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
@@ -163,12 +163,22 @@ def _restore(file: Path, data_dir: Path, replace: bool) -> Restored:
         if free < needed:
             raise BackupError(f"the disk of {data_dir} is too full: {needed} bytes are needed, {free} are free")
         manifest = unpack_archive(file, staging)
+        _check_names(staging, file)
         _make_links(staging, manifest, file)
         aside = data_dir / f"{_REPLACED}{datetime.now(UTC):%Y%m%d-%H%M%S}"
         _swap(staging, data_dir, before, aside)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Restored(manifest, aside if before else None)
+
+
+def _check_names(staging: Path, file: Path) -> None:
+    """The next start runs the programs that are kept in a data folder, and a shell reads `environment`."""
+    for path in sorted(staging.iterdir()):
+        if not _is_saved(path):
+            raise BackupError(
+                f"{file} is no backup: expected nothing that the next start makes anew, got {path.name!r}"
+            )
 
 
 def _make_links(staging: Path, manifest: Manifest, file: Path) -> None:

@@ -253,6 +253,20 @@ def test_a_link_to_anywhere_but_photos_is_refused(data: Path, tmp_path: Path, na
     assert files_below(tmp_path / "fresh") == {"lock"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["label-studio-venv/bin/label-studio", "environment", "redis/redis.conf", "lock/x", "replaced-x/y", "restore-x/y"],
+)
+def test_a_file_that_no_backup_holds_is_refused_and_nothing_of_it_is_left(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    write_archive(tmp_path / "b.tar", [("secrets.json", data / "secrets.json"), (name, data / "projects.json")], {})
+    before = files_below(data)
+    with pytest.raises(BackupError, match=f"expected nothing that .* got '{name.partition('/')[0]}'"):
+        restore(tmp_path / "b.tar", data, replace=True)
+    assert files_below(data) == before
+
+
 # Commands
 
 
