@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,6 +150,39 @@ def test_a_folder_without_data_is_not_backed_up(tmp_path: Path) -> None:
 def test_a_backup_inside_of_what_it_saves_is_refused(data: Path) -> None:
     with pytest.raises(BackupError, match="inside of what is to be saved"):
         back_up(data, data / "b.tar")
+
+
+@pytest.mark.parametrize("closed", [".", "photos"])
+def test_a_folder_that_belongs_to_somebody_else_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == data / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(BackupError, match=rf"cannot be backed up: .*Permission denied: '{data / closed}'"):
+        back_up(data, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_folder_inside_that_cannot_be_read_is_told_instead_of_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, closed = os.scandir, str(data / "label-studio" / "media")
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", closed)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BackupError, match=f"Permission denied: '{closed}'"):
+        back_up(data, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
 
 
 # Targets
