@@ -53,14 +53,17 @@ def back_up(data_dir: Path, file: Path) -> Manifest:
     """Write all that matters in a data folder into one file, while the stack runs or not.
 
     Raises:
-        BackupError: the folder holds no data, or the file cannot be written.
+        BackupError: the folder holds no data, cannot be read, or the file cannot be written.
     """
-    data_dir, file = data_dir.resolve(), file.absolute()
-    if not _saved(data_dir):
-        raise BackupError(f"expected the data folder of a stack, {data_dir} has no data: name it with --data")
-    if file.resolve().is_relative_to(data_dir):
-        raise BackupError(f"{file} is inside of what is to be saved: choose a place outside of {data_dir}")
-    return write_archive(file, _sources(data_dir), _links(data_dir))
+    try:
+        data_dir, file = data_dir.resolve(), file.absolute()
+        if not _saved(data_dir):
+            raise BackupError(f"expected the data folder of a stack, {data_dir} has no data: name it with --data")
+        if file.resolve().is_relative_to(data_dir):
+            raise BackupError(f"{file} is inside of what is to be saved: choose a place outside of {data_dir}")
+        return write_archive(file, _sources(data_dir), _links(data_dir))
+    except OSError as error:
+        raise BackupError(f"{data_dir} cannot be backed up: {error}") from error
 
 
 def restore(file: Path, data_dir: Path, replace: bool = False) -> Restored:
@@ -87,12 +90,12 @@ def _saved(data_dir: Path) -> list[Path]:
     """What is saved, files before folders: a version is there before `current` names it."""
     if not data_dir.is_dir():
         return []
-    found = [
-        path
-        for path in data_dir.iterdir()
-        if path.name not in _NOT_SAVED and not path.name.startswith((_REPLACED, _UNFINISHED))
-    ]
+    found = [path for path in data_dir.iterdir() if _is_saved(path)]
     return sorted(found, key=lambda path: (path.is_dir(), path.name))
+
+
+def _is_saved(path: Path) -> bool:
+    return path.name not in _NOT_SAVED and not path.name.startswith((_REPLACED, _UNFINISHED))
 
 
 def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
@@ -103,7 +106,7 @@ def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
     for name, root in roots.items():
         if root.is_file() and not is_sqlite_companion(root):
             yield name, root
-        for folder, folders, names in os.walk(root):
+        for folder, folders, names in os.walk(root, onerror=_tell_unreadable):
             # Unfinished versions are in hidden folders.
             folders[:] = sorted(
                 each for each in folders if not each.startswith(".") and Path(folder, each) != under_way
@@ -111,6 +114,12 @@ def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
             for path in (Path(folder) / each for each in sorted(names)):
                 if path.is_file() and not is_sqlite_companion(path):
                     yield f"{name}/{path.relative_to(root).as_posix()}", path
+
+
+def _tell_unreadable(error: OSError) -> None:
+    """Left to itself, `os.walk` leaves out folders that it cannot read. Files, and what is gone, are none of these."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _models_dir(data_dir: Path) -> Path:
@@ -163,12 +172,22 @@ def _restore(file: Path, data_dir: Path, replace: bool) -> Restored:
         if free < needed:
             raise BackupError(f"the disk of {data_dir} is too full: {needed} bytes are needed, {free} are free")
         manifest = unpack_archive(file, staging)
+        _check_names(staging, file)
         _make_links(staging, manifest, file)
         aside = data_dir / f"{_REPLACED}{datetime.now(UTC):%Y%m%d-%H%M%S}"
         _swap(staging, data_dir, before, aside)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Restored(manifest, aside if before else None)
+
+
+def _check_names(staging: Path, file: Path) -> None:
+    """The next start runs the programs that are kept in a data folder, and a shell reads `environment`."""
+    for path in sorted(staging.iterdir()):
+        if not _is_saved(path):
+            raise BackupError(
+                f"{file} is no backup: expected nothing that the next start makes anew, got {path.name!r}"
+            )
 
 
 def _make_links(staging: Path, manifest: Manifest, file: Path) -> None:

@@ -53,13 +53,13 @@ class PhotoFetcher:
         try:
             parts, place = urlsplit(url), origin(url)
         except ValueError:  # brackets that do not match, or a port that is none
-            raise PhotoFetchError(f"the photo's address is malformed: it starts with {url[:30]!r}") from None
+            raise PhotoFetchError("the photo's address is malformed") from None
         if not parts.scheme and not parts.netloc and parts.path.startswith("/"):
             return self._at_label_studio(parts)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise PhotoFetchError(
-                f"a photo address must start with http://, https:// or /, this one starts with {url[:30]!r}"
-            )
+            # No more of it than the scheme: a user and password may follow.
+            came = f"this one's scheme is {parts.scheme!r}" if parts.scheme else "this one has no scheme"
+            raise PhotoFetchError(f"a photo address must start with http://HOST, https://HOST or /, {came}")
         if place in self._aliases:
             return self._at_label_studio(parts)
         if parts.hostname in self._hosts:

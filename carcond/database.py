@@ -66,7 +66,7 @@ def _as_it_is(database_url: str) -> Iterator[Engine]:
         is_file = url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:")
         if is_file and not Path(str(url.database)).exists():
             raise MissingStoreError(f"there is no store at {shown_address(database_url)}")
-        engine = create_engine(url)
+        engine = create_engine(url, hide_parameters=True)
         try:
             yield engine
         finally:
@@ -86,10 +86,10 @@ def _make_engine(database_url: str) -> Engine:
     if url.get_backend_name() != "sqlite":
         # Otherwise a server that is silent would be waited for two minutes.
         patience = {"connect_timeout": 10} if url.get_backend_name() == "postgresql" else {}
-        return create_engine(url, pool_pre_ping=True, connect_args=patience)
+        return create_engine(url, hide_parameters=True, pool_pre_ping=True, connect_args=patience)
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": 15})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 15})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:

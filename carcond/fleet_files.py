@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from carcond.errors import LabelTableError
 from carcond.label_table import Row, column_values, read_rows
-from carcond.photo_folder import photo_files
+from carcond.photo_folder import photo_files, shown_name
 
 KINDS = ("car", "driver")
 """What photos may be summed up by: columns of the CSV file."""
@@ -55,7 +55,8 @@ def _read_folder(place: Path) -> list[FleetFile]:
         name = path.relative_to(place)
         if len(name.parts) == 1:
             raise LabelTableError(f"expected a folder for each car in {place}, got the photo {name} in none of them")
-        files.append(FleetFile(str(name), path, name.parts[0], name.parts[0], _taken_on(path)))
+        car = shown_name(name.parts[0])
+        files.append(FleetFile(shown_name(name), path, car, car, _taken_on(path)))
     return files
 
 

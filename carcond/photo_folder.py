@@ -29,6 +29,15 @@ def photo_files(place: Path) -> list[Path]:
     return files
 
 
+def shown_name(path: str | Path) -> str:
+    r"""A file's name or path, fit to be printed and written.
+
+    Of a name that is not UTF-8, Python keeps the bytes as surrogates, which no terminal or file takes. They are spelt
+    out, like ``\udcea``, so that two such names stay two.
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 class PhotoFolder:
     """Photos below a folder.
 

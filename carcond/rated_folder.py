@@ -15,7 +15,7 @@ from carcond.heads import UNKNOWN, FloatArray, IntArray
 from carcond.images import LOOK_SIDE, decode_photo, look_at, perceptual_hash
 from carcond.label_table import Row, read_rows, task_labels
 from carcond.labels import merge_opinions
-from carcond.photo_folder import photo_files
+from carcond.photo_folder import photo_files, shown_name
 from carcond.quality import RatedPhoto
 from carcond.taxonomy import TASKS
 
@@ -88,7 +88,7 @@ def rate_folder(
     files = photo_files(folder)
     photos = []
     for done, file in enumerate(files, start=1):
-        photos.append(_rate(file, str(file.relative_to(folder)), labels.get(file), max_pixels))
+        photos.append(_rate(file, shown_name(file.relative_to(folder)), labels.get(file), max_pixels))
         progress(done, len(files))
     return photos
 
@@ -115,7 +115,8 @@ def embed_labelled(
 ) -> LabelledFolder:
     """Embed the labelled photos of a folder that can be read; embeddings are kept in `cache_dir`."""
     chosen = [photo for photo in photos if photo.classes and photo.phash is not None]
-    files = [folder / str(photo.name) for photo in chosen]
+    by_name = {shown_name(file.relative_to(folder)): file for file in labels}
+    files = [by_name[str(photo.name)] for photo in chosen]
     embedded = embed_files(encoder, files, cache_dir, max_pixels, progress)
     likeness = [Likeness(p.phash or 0, labels[f].group or None) for p, f in zip(chosen, files, strict=True)]
     classes = {}

@@ -32,6 +32,24 @@ def is_web_address(value: str) -> bool:
         return False
 
 
+def check_redis_url(value: str) -> str:
+    """The same value, if it is an address of Redis.
+
+    Raises:
+        ValueError: it is none; the text does not show it, since it may hold a password.
+    """
+    try:
+        is_address = value.startswith(("redis://", "rediss://", "unix://")) and urlsplit(value).port != 0
+    except ValueError:  # a bracket or a port that is none
+        is_address = False
+    if not is_address:
+        raise ValueError(
+            "expected an address like redis://127.0.0.1:6379/0, rediss://HOST:PORT/0 or unix:///PATH; "
+            "write / in a password as %2F, and @ as %40"
+        )
+    return value
+
+
 class Settings(BaseSettings):
     """All settings of the backend, the worker and the commands."""
 
@@ -177,6 +195,11 @@ class Settings(BaseSettings):
         if len({name for name, _, _ in pairs}) < len(pairs):
             raise ValueError("expected a name of its own for each token")
         return {name: digest for name, _, digest in pairs}
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        return check_redis_url(value)
 
     @field_validator("label_studio_url", "label_studio_host", "backend_url")
     @classmethod

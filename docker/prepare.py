@@ -51,7 +51,7 @@ def prepare(api: LabelStudioApi) -> int:
     backend = BackendAddress.of(BACKEND_URL, get_settings())
     # After the import, so that the first turn of the loop finds all photos.
     provision(api, backend, _TITLES[kind], project_id)
-    _verify(api, backend, project_id)
+    verify(api, backend, project_id)
     return project_id
 
 
@@ -86,11 +86,20 @@ def _import(api: LabelStudioApi, project_id: int, kind: str) -> None:
     _say(f"{count} new photos imported" if count else "all photos are imported already")
 
 
-def _verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> None:
-    """Look at what Label Studio really keeps, since it says nothing when some of it fails."""
+def verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> None:
+    """Look at what Label Studio really keeps, since it says nothing when some of it fails.
+
+    Raises:
+        LabelStudioError: it keeps something else than was asked of it.
+    """
     hooks = read_webhooks(api, project_id)
     if [hook["is_active"] for hook in hooks if hook["url"] == backend.webhook_url] != [True]:
-        raise LabelStudioError(f"expected one active webhook to {backend.webhook_url}, Label Studio has {hooks}")
+        # Not the webhooks themselves: their headers carry the backend's password.
+        active = ", ".join(str(hook["is_active"]) for hook in hooks) or "none"
+        raise LabelStudioError(
+            f"expected one active webhook from Label Studio to {backend.webhook_url}, it has {len(hooks)} webhooks, "
+            f"active: {active}"
+        )
     project = api.project(project_id)
     if project.sampling != SAMPLING:
         raise LabelStudioError(f"expected the project's sampling to be {SAMPLING!r}, it is {project.sampling!r}")

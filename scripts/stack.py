@@ -17,7 +17,7 @@ from backend.backend_address import BackendAddress
 from backend.jobs import FINETUNES
 from backend.labelstudio import LabelStudioApi
 from backend.provision import PROJECT_TITLE, ProvisionReport, provision
-from carcond.settings import Settings, variable_name
+from carcond.settings import Settings, check_redis_url, variable_name
 from scripts import label_studio_server, redis_server
 from scripts.credentials import Credentials, load_credentials
 from scripts.photo_import import import_photos, link_folder
@@ -79,8 +79,16 @@ def foreign_redis(named: str, credentials: Credentials) -> str:
     """The Redis that somebody named in `REDIS_URL`; empty when that is the stack's own, which it starts itself.
 
     A shell that has read a stack's settings names its Redis, whose password no other one has.
+
+    Raises:
+        StackError: what it names is no address of Redis.
     """
-    return "" if f":{credentials.redis_password}@" in named else named
+    if not named or f":{credentials.redis_password}@" in named:
+        return ""
+    try:
+        return check_redis_url(named)
+    except ValueError as error:
+        raise StackError(f"REDIS_URL: {error}") from None
 
 
 class Stack:

@@ -27,13 +27,13 @@ def predict(
     from backend.services import get_services  # noqa: PLC0415
     from backend.simulation_view import progress_bar  # noqa: PLC0415
     from carcond.errors import UnreadableImageError  # noqa: PLC0415
-    from carcond.photo_folder import photo_files  # noqa: PLC0415
+    from carcond.photo_folder import photo_files, shown_name  # noqa: PLC0415
 
     files = photo_files(place)
     judge = Judge.of(get_services(), project)
     with progress_bar("looking at photos") as progress:
         seen = judge.look_at_all(files, progress)
-    names = [str(file.relative_to(place)) if place.is_dir() else file.name for file in files]
+    names = [shown_name(file.relative_to(place) if place.is_dir() else file.name) for file in files]
     facts = photo_facts(judge.project, judge.version.name, dict(zip(names, seen, strict=True)))
     if csv_file:
         write_csv(csv_file, condition_rows(facts))

@@ -93,7 +93,7 @@ class Examination:
         """The jobs.
 
         Raises:
-            ValueError: REDIS_URL is no address.
+            ValueError: an option in REDIS_URL means nothing.
         """
         return JobQueue(self.settings)
 

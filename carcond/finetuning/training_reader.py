@@ -21,7 +21,7 @@ from carcond.finetuning.training_set import VALIDATION, TrainingPhoto, TrainingS
 from carcond.groups import Likeness, assign_groups
 from carcond.images import decode_photo, perceptual_hash
 from carcond.labels import Opinion, merge_opinions
-from carcond.photo_folder import PhotoFolder
+from carcond.photo_folder import PhotoFolder, shown_name
 from carcond.split import HOLDOUT, TRAIN
 from carcond.taxonomy import TASKS, find_class
 
@@ -107,7 +107,7 @@ def _named_photos(path: Path, folder: PhotoFolder) -> list[_Named]:
     for number, (name, task) in enumerate(tasks):
         file = folder.find(name) if name else None
         # What is said of one file in several tasks is said of one photo.
-        entry = named.setdefault(file or name or number, _Named(name, file, task.data, []))
+        entry = named.setdefault(file or name or number, _Named(shown_name(name), file, task.data, []))
         entry.annotations += task.annotations
     return list(named.values())
 

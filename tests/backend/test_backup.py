@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +152,39 @@ def test_a_backup_inside_of_what_it_saves_is_refused(data: Path) -> None:
         back_up(data, data / "b.tar")
 
 
+@pytest.mark.parametrize("closed", [".", "photos"])
+def test_a_folder_that_belongs_to_somebody_else_is_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == data / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(BackupError, match=rf"cannot be backed up: .*Permission denied: '{data / closed}'"):
+        back_up(data, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
+
+
+def test_a_folder_inside_that_cannot_be_read_is_told_instead_of_left_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, closed = os.scandir, str(data / "label-studio" / "media")
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", closed)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BackupError, match=f"Permission denied: '{closed}'"):
+        back_up(data, tmp_path / "b.tar")
+    assert not (tmp_path / "b.tar").exists()
+
+
 # Targets
 
 
@@ -251,6 +286,20 @@ def test_a_link_to_anywhere_but_photos_is_refused(data: Path, tmp_path: Path, na
     with pytest.raises(BackupError, match="expected links in photos/ only"):
         restore(tmp_path / "b.tar", tmp_path / "fresh")
     assert files_below(tmp_path / "fresh") == {"lock"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["label-studio-venv/bin/label-studio", "environment", "redis/redis.conf", "lock/x", "replaced-x/y", "restore-x/y"],
+)
+def test_a_file_that_no_backup_holds_is_refused_and_nothing_of_it_is_left(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    write_archive(tmp_path / "b.tar", [("secrets.json", data / "secrets.json"), (name, data / "projects.json")], {})
+    before = files_below(data)
+    with pytest.raises(BackupError, match=f"expected nothing that .* got '{name.partition('/')[0]}'"):
+        restore(tmp_path / "b.tar", data, replace=True)
+    assert files_below(data) == before
 
 
 # Commands

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,21 @@ def test_folders_are_cars(table: Path, tmp_path: Path, drawn_cars: list[bytes]) 
     facts = json.loads(run(str(tmp_path / "garage"), "--json"))
     assert [row["name"] for row in facts["rows"]] == ["red"]
     assert facts["months"] == []
+
+
+def test_cars_and_photos_with_names_that_are_no_utf_8_are_told(
+    table: Path, tmp_path: Path, drawn_cars: list[bytes]
+) -> None:
+    for car, data in (("кот", drawn_cars[0]), ("кит", b"no photo")):
+        folder = tmp_path / "garage" / os.fsdecode(car.encode("cp1251"))
+        folder.mkdir(parents=True)
+        (folder / os.fsdecode(b"\xea.jpg")).write_bytes(data)
+    out, plot = tmp_path / "out.csv", tmp_path / "out.png"
+    text = run(str(tmp_path / "garage"), "--csv", str(out), "--plot", str(plot))
+    for name in (r"\udcea\udcee\udcf2", r"\udcea\udce8\udcf2"):
+        assert name in text
+        assert name in out.read_text(encoding="utf-8")
+    assert r"\udcea\udce8\udcf2/\udcea.jpg" in text
 
 
 def test_a_table_that_is_not_there_is_an_error(table: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -292,3 +293,21 @@ def test_the_environments_proxy_is_not_used(
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     server.answers["/car.jpg"] = Reply(PHOTO)
     assert make_fetcher().fetch("/car.jpg") == PHOTO
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("ftp://bob:hunter2@host/car.jpg", "'ftp'"),
+        ("//bob:hunter2@host/car.jpg", "no scheme"),
+        ("http://bob:hunter2@[/car.jpg", "malformed"),
+        ("http://bob:hunter2@host:port/car.jpg", "malformed"),
+        ("http://bob:hunter2@host/car.jpg", "'host' is neither"),
+    ],
+)
+def test_an_address_that_is_refused_is_told_without_its_user_and_password(
+    make_fetcher: MakeFetcher, url: str, told: str
+) -> None:
+    with pytest.raises(PhotoFetchError, match=told) as caught:
+        make_fetcher().address(url)
+    assert not re.search("bob|hunter2", str(caught.value))

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,23 @@ def test_the_table_and_the_csv_file_have_a_row_for_each_photo(heads: Heads, phot
 
 def test_one_photo_may_be_named(heads: Heads, photos: Path) -> None:
     assert [photo["file"] for photo in json.loads(run(str(photos / "a.jpg"), "--json"))["photos"]] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("as_json", [["--json"], []])
+def test_photos_with_names_that_are_no_utf_8_are_told_each(heads: Heads, photos: Path, as_json: list[str]) -> None:
+    for name, data in (("кот.jpg", (photos / "a.jpg").read_bytes()), ("кит.jpg", b"no photo")):
+        (photos / os.fsdecode(name.encode("cp1251"))).write_bytes(data)
+    text = run(str(photos), "--csv", str(photos / "out.csv"), *as_json)
+    with (photos / "out.csv").open(encoding="utf-8") as file:
+        names = [row["file"] for row in csv.DictReader(file)]
+    assert names == ["a.jpg", "night/b.JPG", r"\udcea\udcee\udcf2.jpg", "broken.jpg", r"\udcea\udce8\udcf2.jpg"]
+    for name in names:
+        assert (json.dumps(name) if as_json else name) in text
+
+
+def test_one_photo_with_a_name_that_is_no_utf_8_may_be_named(heads: Heads, photos: Path) -> None:
+    photo = (photos / "a.jpg").rename(photos / os.fsdecode(b"\xea.jpg"))
+    assert r"\udcea.jpg" in run(str(photo))
 
 
 def test_an_empty_folder_is_an_error(heads: Heads, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def test_a_folder_without_labels_is_reported_without_an_encoder(
     report = json.loads(run("quality", "--photos", str(folder), "--json"))
     assert report["labelled"] == 0
     assert "suspects" not in report
+
+
+def test_photos_with_names_that_are_no_utf_8_are_told(folder: Path, make_settings: Any) -> None:
+    make_settings()
+    (folder / os.fsdecode(b"\xea.jpg")).write_bytes(b"no photo")
+    assert r"\udcea.jpg" in run("quality", "--photos", str(folder))
 
 
 def test_without_an_encoder_labels_are_counted_and_not_judged(folder: Path, make_settings: Any, tmp_path: Path) -> None:

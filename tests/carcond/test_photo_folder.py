@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from carcond.photo_folder import PhotoFolder, rewritten_name
+from carcond.photo_folder import PhotoFolder, photo_files, rewritten_name, shown_name
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,14 @@ def test_a_photo_that_could_be_two_files_is_not_found(tmp_path: Path) -> None:
 def test_only_uploads_are_found_by_a_rewritten_name(tmp_path: Path) -> None:
     touch(tmp_path / "red car.jpg")
     assert PhotoFolder(tmp_path).find("cars/red_car.jpg") is None
+
+
+def test_names_that_are_no_utf_8_can_be_written_and_stay_apart(tmp_path: Path) -> None:
+    for name in ("кот.jpg", "кит.jpg"):
+        touch(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name.encode("cp1251"))))
+    shown = {shown_name(file.relative_to(tmp_path)).encode() for file in photo_files(tmp_path)}
+    assert shown == {rb"\udcea\udce8\udcf2.jpg", rb"\udcea\udcee\udcf2.jpg"}
+
+
+def test_other_names_are_shown_as_they_are() -> None:
+    assert shown_name(Path("ночь/кот 😀.jpg")) == "ночь/кот 😀.jpg"

@@ -133,3 +133,16 @@ def test_labelled_photos_that_can_be_read_are_embedded(folder: Path, tiny_encode
     assert a == copy
     assert b == c
     assert a != b
+
+
+def test_a_labelled_photo_with_a_name_that_is_no_utf_8_is_embedded(
+    folder: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    (folder / "a.png").rename(folder / "\udcea.png")
+    labels = read_file_labels(export(folder, ("\udcea.png", [(1, "damaged")]), ("b.JPG", [(1, "intact")])), folder)
+    photos = rate_folder(folder, labels, LIMIT, silent)
+    encoder = Encoder.load(tiny_encoder_dir, 1)
+    seen = embed_labelled(
+        photos, folder, labels, encoder, cache_dir=tmp_path / "cache", max_pixels=LIMIT, progress=silent
+    )
+    assert (seen.names, seen.classes["damage"].tolist()) == (["b.JPG", r"\udcea.png"], [0, 1])

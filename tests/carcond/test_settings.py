@@ -172,3 +172,31 @@ def test_two_tokens_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CARCOND_API_TOKENS", f"shop:{'a' * 64},shop:{'b' * 64}")
     with pytest.raises(SettingsError, match="a name of its own"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:6379",
+        "hunter2@localhost:6379",
+        "http://:hunter2@localhost:6379",
+        " redis://:hunter2@localhost",
+        "redis://:hunter2/x@localhost:6379",
+        "redis://:hunter2@localhost:port",
+        "redis://:hunter2@[::1",
+    ],
+)
+def test_an_address_of_redis_that_is_none_is_told_without_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", value)
+    with pytest.raises(SettingsError, match="REDIS_URL: expected an address like redis://") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+    assert "localhost" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["redis://cache", "rediss://me:hunter%2F2@cache:6380/2?ssl_cert_reqs=none", "unix:///run/redis.sock?db=1"]
+)
+def test_every_kind_of_address_that_redis_has_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", value)
+    assert load_settings().redis_url == value

@@ -1,4 +1,5 @@
 import multiprocessing
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
@@ -15,6 +16,7 @@ from carcond.store import Store, TaskMirror
 from carcond.tables import AnnotationRow, Photo, PredictionRow, Project
 
 PROJECT = 7
+SIGNED_URL = "https://cars.example/1.jpg?X-Amz-Signature=" + "0a1b" * 16
 
 
 def annotation(task_id: int, annotation_id: int, damage: str = "intact", cancelled: bool = False) -> AnnotationRow:
@@ -426,3 +428,13 @@ def test_tables_that_vanished_are_told_as_a_fault_of_the_store(store: Store) -> 
         session.connection().exec_driver_sql("DROP TABLE photo")
     with pytest.raises(StoreError, match=r"no such table: photo|relation \"photo\" does not exist"):
         store.photos(PROJECT)
+
+
+def test_a_traceback_does_not_hold_what_was_to_be_written(store: Store) -> None:
+    with store.session() as session:
+        session.connection().exec_driver_sql("DROP TABLE photo")
+    with pytest.raises(StoreError) as caught, store.session() as session:
+        session.add(Photo(project_id=PROJECT, task_id=1, url=SIGNED_URL))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "INSERT INTO photo" in told
+    assert "0a1b" not in told

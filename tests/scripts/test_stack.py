@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from carcond.settings import load_settings
+from scripts.preflight import StackError
 from scripts.stack import Stack, StackOptions, with_demo_token
 
 
@@ -38,6 +39,12 @@ def test_a_redis_of_somebody_else_is_used_as_it_is_named(tmp_path: Path) -> None
     stack = Stack(StackOptions(tmp_path, redis_url=named))
     stack.stop()
     assert stack.redis_url == named
+
+
+def test_an_address_of_redis_that_is_none_is_refused_without_being_shown(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="REDIS_URL: expected an address like redis://") as caught:
+        Stack(StackOptions(tmp_path, redis_url="hunter2@localhost:6379"))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_settings_of_a_stack_hold_what_it_was_started_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that failed, and addresses that are none. The rest is in tests/e2e/test_doctor.py."""
+"""Jobs that failed, and an odd address. The rest is in tests/e2e/test_doctor.py."""
 
 from datetime import timedelta
 
@@ -10,8 +10,9 @@ from backend.jobs import FINETUNES, JobQueue
 from tests.backend.doctor.conftest import Look
 
 
-def test_an_address_that_is_none_is_told(look: Look) -> None:
-    assert "ValueError" in look(check_redis, REDIS_URL="nonsense")["redis-unreachable"].what
+def test_an_option_in_the_address_that_means_nothing_is_told(look: Look) -> None:
+    found = look(check_redis, REDIS_URL="redis://127.0.0.1/0?socket_timeout=soon")
+    assert "ValueError" in found["redis-unreachable"].what
 
 
 def test_jobs_that_failed_are_told_with_the_last_words(look: Look, job_queue: JobQueue, redis_url: str) -> None:

@@ -264,3 +264,13 @@ def test_a_file_that_cannot_be_read_is_refused(photos: Path, name: str) -> None:
     (photos / "empty.csv").touch()
     with pytest.raises(LabelTableError):
         read(photos / name, photos)
+
+
+def test_a_report_can_be_written_whatever_names_an_export_has(photos: Path) -> None:
+    (photos / "car 0.png").rename(photos / "\udcea.png")
+    path = photos.parent / "export.json"
+    names = ["\udcea.png", "\ud800.png", *(f"car {number}.png" for number in range(1, 10))]
+    path.write_text(json.dumps([task(1 + i, f"/{name}", annotation(choice("Чистый"))) for i, name in enumerate(names)]))
+    training, report = read(path, photos)
+    assert r"\udcea.png" in [photo.name for photo in training.photos]
+    assert json.dumps(report.as_json()["missing_photos"], ensure_ascii=False).encode() == rb'["\\ud800.png"]'
