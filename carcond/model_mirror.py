@@ -230,7 +230,7 @@ class ModelMirror:
 
 def _merged(*records: str | None) -> str | None:
     """The lines of all records, each once."""
-    lines = dict.fromkeys(line for record in records for line in (record or "").splitlines())
+    lines = dict.fromkeys(line for record in records for line in (record or "").split("\n"))
     return "".join(line + "\n" for line in lines if line) or None
 
 

@@ -185,6 +185,15 @@ def test_a_promotion_whose_line_the_store_refuses_holds_and_the_line_comes_with_
     assert theirs.history() == [(1, "loop"), (2, "loop")]
 
 
+def test_a_reason_of_any_characters_is_one_line_on_all_hosts(ours: Host, theirs: Host) -> None:
+    why = "calls\u2028wet\x85cars dirty"
+    ours.registry.promote(ours.write(), why=f"{why}\udcff")
+    theirs.mirror.pull_versions(PROJECT)
+    ours.mirror.pull_versions(PROJECT)
+    assert [p.why for p in theirs.registry.promotions()] == [f"{why}?"]
+    assert ours.registry.promotions() == theirs.registry.promotions()
+
+
 @pytest.mark.parametrize("first", ["hand over", "promote"])
 def test_what_was_made_before_there_was_a_store_is_handed_over(first: str, ours: Host, theirs: Host) -> None:
     alone = Registry(ours.models_dir, PROJECT)
