@@ -120,7 +120,8 @@ class Refitter:
 
     def _promote(self, candidate: Version) -> Refit:
         """Make the candidate the serving version if it may."""
-        # Read again: somebody may have rolled back while the candidate was fitted.
+        # Read again: somebody may have rolled back while the candidate was fitted, here or on another host.
+        self._services.pull_serving(self._project_id)
         serving = self._registry.current()
         reason = plain(mapping(candidate.card, "gate").get("reason") or "", 1000)
         if candidate.is_refused:

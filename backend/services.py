@@ -1,12 +1,13 @@
 """What a process needs at hand: settings, store, registries, encoders, the way to Label Studio."""
 
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from threading import Lock
 
 from backend.labelstudio import LabelStudioApi
 from backend.photos import PhotoFetcher
 from carcond.encoder import Encoder, encoder_directory, find_encoder
 from carcond.model_mirror import ModelMirror
+from carcond.promotions import Promotion
 from carcond.registry import Registry
 from carcond.settings import Settings, get_settings
 from carcond.store import Store
@@ -55,6 +56,15 @@ class Services:
             self.mirror.pull_encoders()
             self.mirror.pull_versions(project_id)
 
+    def pull_serving(self, project_id: int) -> None:
+        """Fetch the version of a project that serves by now; one small read while it is the same.
+
+        Raises:
+            ModelMirrorError: the object store cannot be read.
+        """
+        if self.mirror:
+            self.mirror.pull_serving(project_id)
+
     def push_versions(self, project_id: int) -> None:
         """Hand a project's versions to other hosts.
 
@@ -66,7 +76,13 @@ class Services:
 
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""
-        return self._registries.setdefault(project_id, Registry(self.settings.models_dir, project_id))
+        hand_over = partial(self._hand_over, project_id) if self.settings.models_url else None
+        return self._registries.setdefault(project_id, Registry(self.settings.models_dir, project_id, hand_over))
+
+    def _hand_over(self, project_id: int, promotion: Promotion) -> None:
+        # Not the mirror's method itself: registries are opened while the store is away, too.
+        if self.mirror:
+            self.mirror.promote(project_id, promotion)
 
     def encoder_id(self) -> str:
         """The encoder that new versions are built on.

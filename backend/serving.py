@@ -40,11 +40,10 @@ def serve_version(
     Raises:
         EncoderError: its encoder is missing; without it no new photo could be seen.
         RegistryError: it serves already, is broken, or the disk refused.
-        ModelMirrorError: other hosts cannot be told; here it serves.
+        ModelMirrorError: other hosts cannot be told, or serve another one by now; nothing was changed.
     """
     encoder_directory(services.settings.models_dir, version.heads.encoder_id)
     promotion = services.registry(project_id).promote(version.number, who, why, action)
-    services.push_versions(project_id)
     try:
         queue.nudge(project_id)
     except QueueUnavailableError as error:

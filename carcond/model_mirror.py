@@ -3,10 +3,13 @@
 Each process works on its own `models_dir`, which this keeps like the store: what one writes, the others fetch. The
 store has the same layout, and beside each directory, which never changes, a manifest `<directory>.<digest>.json` that
 is written last: a directory without one is not complete and is not there. Its digest is that of the directory's card,
-by which a directory here is known to be the same without asking. `current` is written after all else.
+by which a directory here is known to be the same without asking. `current` is written after what it names.
+
+Which version serves is decided in the store: a promotion holds there first, and then here. So a process that is killed,
+or a store that refuses, leaves a host behind the store, never ahead of it.
 
 The store is any address that fsspec knows, like `s3://bucket/carcond`. Only one worker at a time takes a turn of a
-project, so two never write the same version.
+project, so two never write the same version. Persons take no turns: see `ModelMirror.promote`.
 """
 
 import hashlib
@@ -21,6 +24,8 @@ from urllib.parse import urlsplit
 
 from carcond.errors import ModelMirrorError
 from carcond.files import new_directory, replace_text
+from carcond.promotions import Promotion
+from carcond.registry import version_name
 
 logger = logging.getLogger(__name__)
 
@@ -70,29 +75,68 @@ class ModelMirror:
             self._files, root = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         self._root = root.rstrip("/")
         self._local = models_dir
-        # Path of a `current` -> its text when both sides were alike. Only what was changed here is handed over: else
-        # a turn that changes nothing would take back a rollback made elsewhere meanwhile.
-        self._agreed: dict[str, str | None] = {}
+        # The encoder in use when both sides were alike. Only a change made here is handed over: else a fine-tuning,
+        # which takes hours and changes nothing, would take back what was made elsewhere meanwhile.
+        self._agreed_encoder: str | None = None
 
     def pull_encoders(self) -> None:
         """Fetch the encoders of the store, and which of them is in use."""
         with self._exchange():
-            self._pull(_ENCODERS)
+            self._fetch(_ENCODERS, self._stored(_ENCODERS))
+            self._agreed_encoder = self._fetch_current(_ENCODERS)
 
     def push_encoders(self) -> None:
         """Hand over the encoders made here, and which of them is in use."""
         with self._exchange():
-            self._push(_ENCODERS)
+            self._push_directories(_ENCODERS)
+            current = self._read_local(_ENCODERS.current)
+            if current != self._agreed_encoder:
+                self._write(_ENCODERS.current, current)
+                self._agreed_encoder = current
 
     def pull_versions(self, project_id: int) -> None:
         """Fetch all versions of a project, refused ones too: before a turn, and before somebody promotes."""
         with self._exchange():
-            self._pull(_versions(project_id))
+            shelf = _versions(project_id)
+            self._fetch(shelf, self._stored(shelf))
+            self._fetch_record(shelf)
+            self._fetch_current(shelf)
 
     def push_versions(self, project_id: int) -> None:
-        """Hand over the versions made here, and which of them serves."""
+        """Hand over the versions made here; which of them serves only if none does yet, see `promote`."""
         with self._exchange():
-            self._push(_versions(project_id))
+            shelf = _versions(project_id)
+            self._push_directories(shelf)
+            self._push_record(shelf)
+            if self._read(shelf.current) is None:  # made before there was a store
+                self._write(shelf.current, self._read_local(shelf.current))
+
+    def promote(self, project_id: int, promotion: Promotion) -> None:
+        """Make a version serve on all hosts, if the one that it takes over from still does.
+
+        There is no lock: what another host writes in the milliseconds between the look and the writing is lost.
+
+        Raises:
+            ModelMirrorError: another version serves by now, or the store refused. Then nothing has changed, unless the
+                store took `current` and its answer was lost: the next `pull_versions` tells.
+        """
+        shelf = _versions(project_id)
+        with self._exchange():
+            self._push_directories(shelf)
+            text = self._read(shelf.current)
+            serving = None if text is None else int(text)
+        if serving is not None and serving != promotion.before:
+            raise ModelMirrorError(
+                f"{version_name(promotion.version)} does not serve: {version_name(serving)} serves on other hosts by "
+                "now, look again"
+            )
+        with self._exchange():
+            self._write(shelf.current, f"{promotion.version:04d}\n")
+        try:
+            with self._exchange():
+                self._push_record(shelf, promotion.line())
+        except ModelMirrorError as error:  # it serves all the same: to say that it does not would be wrong
+            logger.error("%s serves, other hosts have no record of it: %s", version_name(promotion.version), error)
 
     def pull_serving(self, project_id: int) -> bool:
         """Fetch the serving version of a project if it is another one than here.
@@ -107,7 +151,8 @@ class ModelMirror:
                 return False
             name = serving.strip()
             self._fetch(shelf, {name: self._stored(shelf)[name]})
-            self._fetch_pointers(shelf)
+            self._fetch_record(shelf)
+            self._fetch_current(shelf)
         return True
 
     @contextmanager
@@ -119,11 +164,7 @@ class ModelMirror:
                 f"models cannot be exchanged with {self.place} (CARCOND_MODELS_URL): {type(error).__name__}: {error}"
             ) from error
 
-    def _pull(self, shelf: _Shelf) -> None:
-        self._fetch(shelf, self._stored(shelf))
-        self._fetch_pointers(shelf)
-
-    def _push(self, shelf: _Shelf) -> None:
+    def _push_directories(self, shelf: _Shelf) -> None:
         folder = self._local / shelf.directories
         here = {path.name for path in folder.glob("[!.]*") if path.is_dir()}
         for name in sorted(here - set(self._stored(shelf))):
@@ -133,12 +174,9 @@ class ModelMirror:
                 self._files.pipe_file(f"{self._root}/{directory}/{path.name}", path.read_bytes())
             manifest = f"{self._root}/{directory}.{_digest(folder / name / shelf.card)}.json"
             self._files.pipe_file(manifest, json.dumps([path.name for path in files]).encode())
-        if shelf.record:
-            self._write(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
-        current = self._read_local(shelf.current)
-        if current != self._agreed.get(shelf.current):
-            self._write(shelf.current, current)
-            self._agreed[shelf.current] = current
+
+    def _push_record(self, shelf: _Shelf, line: str = "") -> None:
+        self._write(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record), line))
 
     def _stored(self, shelf: _Shelf) -> dict[str, str]:
         """The complete directories in the store: name -> digest of the card."""
@@ -162,12 +200,13 @@ class ModelMirror:
                     for file in json.loads(self._files.cat_file(f"{source}.{digest}.json")):
                         (draft / Path(file).name).write_bytes(self._files.cat_file(f"{source}/{file}"))
 
-    def _fetch_pointers(self, shelf: _Shelf) -> None:
-        if shelf.record:
-            self._write_local(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
+    def _fetch_record(self, shelf: _Shelf) -> None:
+        self._write_local(shelf.record, _merged(self._read(shelf.record), self._read_local(shelf.record)))
+
+    def _fetch_current(self, shelf: _Shelf) -> str | None:
         current = self._read(shelf.current)
         self._write_local(shelf.current, current)
-        self._agreed[shelf.current] = current
+        return current
 
     def _read(self, path: str) -> str | None:
         try:
@@ -189,9 +228,9 @@ class ModelMirror:
             replace_text(self._local / path, text)
 
 
-def _merged(theirs: str | None, ours: str | None) -> str | None:
-    """The lines of both records, each once."""
-    lines = dict.fromkeys([*(theirs or "").splitlines(), *(ours or "").splitlines()])
+def _merged(*records: str | None) -> str | None:
+    """The lines of all records, each once."""
+    lines = dict.fromkeys(line for record in records for line in (record or "").split("\n"))
     return "".join(line + "\n" for line in lines if line) or None
 
 

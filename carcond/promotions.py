@@ -44,7 +44,7 @@ class Promotion:
         return cls(datetime.now(UTC).isoformat(timespec="seconds"), action, before, version, who, why)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-ready; the line in the record."""
+        """JSON-ready."""
         return {
             "when": self.when,
             "action": self.action,
@@ -54,6 +54,11 @@ class Promotion:
             "why": self.why,
         }
 
+    def line(self) -> str:
+        """The line in the record. What is no text, as arguments of a command may be, is replaced."""
+        text = json.dumps(self.facts(), ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "replace").decode()
+
 
 def append_promotion(path: Path, promotion: Promotion) -> None:
     """Add a line to the record, and wait until it is on the disk.
@@ -61,12 +66,12 @@ def append_promotion(path: Path, promotion: Promotion) -> None:
     Raises:
         OSError: the disk refused.
     """
-    line = json.dumps(promotion.facts(), ensure_ascii=False) + "\n"
+    line = promotion.line()
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else "\n" + line
-        file.write(line.encode("utf-8", "replace"))
+        file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())
 

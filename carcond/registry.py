@@ -12,7 +12,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,19 @@ class Version:
 class Registry:
     """The versions of one project under `models_dir`."""
 
-    def __init__(self, models_dir: Path, project_id: int) -> None:
+    def __init__(self, models_dir: Path, project_id: int, hand_over: Callable[[Promotion], None] | None = None) -> None:
+        """Open them.
+
+        Args:
+            models_dir: where all projects have theirs.
+            project_id: the project.
+            hand_over: makes a promotion hold on other hosts; called first, and what it raises stops the promotion.
+        """
         self.root = models_dir / "projects" / str(project_id)
         self._versions = self.root / "versions"
         self._current = self.root / "current"
         self._record = self.root / "promotions.jsonl"
+        self._hand_over = hand_over
         self._loaded: tuple[tuple[int, int], Version] | None = None
 
     def numbers(self) -> list[int]:
@@ -149,12 +157,16 @@ class Registry:
 
         Raises:
             RegistryError: there is no such version, it is broken, it serves already, or the disk refused.
+            ModelMirrorError: see `ModelMirror.promote`; where there is an object store.
         """
         self.load(number)
         before = self._pointed()
         if before == number:
             raise RegistryError(f"{version_name(number)} is the serving version already")
         promotion = Promotion.now(action, before, number, who, why)
+        if self._hand_over:
+            # First: what held here alone would be taken back by the next exchange, and would look like a rollback.
+            self._hand_over(promotion)
         try:
             replace_text(self._current, f"{number:04d}\n")
         except OSError as error:

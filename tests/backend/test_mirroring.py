@@ -1,14 +1,20 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backend.app import create_app
+from backend.jobs import get_job_queue
 from backend.mirroring import ModelFollower
 from backend.services import Services, get_services
+from backend.serving import serve_version
 from carcond.errors import ModelMirrorError
+from carcond.promotions import Action
+from carcond.registry import Registry
 from carcond.store import Store
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
@@ -73,6 +79,42 @@ def hand_over_encoder(garage: Garage) -> None:
     mirror.push_encoders()
 
 
+@pytest.fixture
+def taught(garage: Garage) -> tuple[Garage, list[int]]:
+    """Version 2 serves, version 1 did before; the numbers are of photos without a label."""
+    hand_over_encoder(garage)
+    ids = garage.add_photos(24)
+    for labelled in (ids[:8], ids[8:12]):
+        garage.label(*labelled)
+        garage.turn()
+    assert serving(garage.services) == "carcond-0002"
+    return garage, ids[12:]
+
+
+@contextmanager
+def away(object_store: Path) -> Iterator[None]:
+    """Nobody can read or write the object store."""
+    kept = object_store.rename(object_store.with_name("away"))
+    object_store.write_text("no bucket")
+    yield
+    object_store.unlink()
+    kept.rename(object_store)
+
+
+def serve(services: Services, number: int, action: Action) -> None:
+    """A person's `promote` or `rollback`."""
+    version = services.registry(PROJECT).load(number)
+    serve_version(services, get_job_queue(), PROJECT, version, action=action, who="anna", why="wet cars")
+
+
+def history(services: Services) -> list[tuple[int, str]]:
+    return [(each.version, each.who) for each in services.registry(PROJECT).promotions()]
+
+
+class _Killed(BaseException):
+    """Stands for a SIGKILL: no handler of the loop catches it."""
+
+
 def test_a_version_made_by_a_worker_serves_on_a_host_that_shares_no_disk(
     garage: Garage, elsewhere: Services, follow: Follow
 ) -> None:
@@ -106,15 +148,101 @@ def test_while_the_object_store_is_away_a_turn_fails_and_nothing_is_lost(garage:
     ids = garage.add_photos(20)
     garage.label(*ids[:8])
     garage.turn()
-    away = object_store.rename(object_store.with_name("away"))
-    object_store.write_text("no bucket")
     garage.label(*ids[8:12])
-    with pytest.raises(ModelMirrorError):
+    with away(object_store), pytest.raises(ModelMirrorError):
         garage.turn()
     assert serving(garage.services) == "carcond-0001"
-    object_store.unlink()
-    away.rename(object_store)
     assert garage.turn().version == "carcond-0002"
+
+
+def test_a_candidate_that_could_not_be_handed_over_serves_in_the_next_turn(
+    taught: tuple[Garage, list[int]], object_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garage, unlabelled = taught
+    garage.label(unlabelled[0])
+    write, taken_away = Registry.write, ExitStack()
+
+    def write_and_lose_the_store(registry: Registry, *facts: Any) -> int:
+        taken_away.enter_context(away(object_store))
+        return write(registry, *facts)
+
+    with taken_away, monkeypatch.context() as patch:
+        patch.setattr(Registry, "write", write_and_lose_the_store)
+        with pytest.raises(ModelMirrorError):
+            garage.turn()
+    assert garage.turn().version == "carcond-0003"
+    assert garage.services.registry(PROJECT).numbers() == [1, 2, 3]
+    assert history(garage.services) == [(1, "loop"), (2, "loop"), (3, "loop")]
+
+
+def test_a_worker_killed_before_it_has_handed_all_over_leaves_a_version_that_serves_in_the_next_turn(
+    taught: tuple[Garage, list[int]], elsewhere: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garage, unlabelled = taught
+    garage.label(unlabelled[0])
+
+    def kill(*_: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Services, "push_versions", kill)
+        with pytest.raises(_Killed):
+            garage.turn()
+    with monkeypatch.context() as patch:
+        patch.delitem(vars(garage.services), "mirror")  # as in a new process
+        assert garage.turn().version == "carcond-0003"
+    elsewhere.pull_models(PROJECT)
+    assert serving(elsewhere) == "carcond-0003"
+    assert history(elsewhere) == [(1, "loop"), (2, "loop"), (3, "loop")]
+
+
+def test_a_rollback_on_another_host_while_a_candidate_is_fitted_is_not_undone(
+    taught: tuple[Garage, list[int]], elsewhere: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garage, unlabelled = taught
+    garage.label(unlabelled[0])
+    elsewhere.pull_models(PROJECT)
+    write = Registry.write
+
+    def write_slowly(registry: Registry, *facts: Any) -> int:
+        number = write(registry, *facts)
+        serve(elsewhere, 1, "rollback")
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "write", write_slowly)
+        assert garage.turn().version == "carcond-0001"
+    assert garage.turn().version == "carcond-0001"
+    elsewhere.pull_models(PROJECT)
+    assert serving(elsewhere) == "carcond-0001"
+    assert elsewhere.registry(PROJECT).numbers() == [1, 2, 3]
+    assert history(elsewhere) == [(1, "loop"), (2, "loop"), (1, "anna")]
+
+
+def test_a_rollback_that_could_not_be_handed_over_has_not_happened(
+    taught: tuple[Garage, list[int]], object_store: Path
+) -> None:
+    garage, _ = taught
+    with away(object_store), pytest.raises(ModelMirrorError):
+        serve(garage.services, 1, "rollback")
+    assert serving(garage.services) == "carcond-0002"
+    assert history(garage.services) == [(1, "loop"), (2, "loop")]
+    serve(garage.services, 1, "rollback")
+    assert garage.turn().version == "carcond-0001"
+
+
+def test_a_rollback_of_a_version_that_no_longer_serves_on_other_hosts_is_refused(
+    taught: tuple[Garage, list[int]], elsewhere: Services
+) -> None:
+    garage, unlabelled = taught
+    elsewhere.pull_models(PROJECT)
+    garage.label(unlabelled[0])
+    assert garage.turn().version == "carcond-0003"
+    with pytest.raises(ModelMirrorError, match="carcond-0003 serves on other hosts"):
+        serve(elsewhere, 1, "rollback")
+    elsewhere.pull_models(PROJECT)
+    assert serving(elsewhere) == garage.turn().version == "carcond-0003"
+    assert history(elsewhere) == [(1, "loop"), (2, "loop"), (3, "loop")]
 
 
 def test_while_the_object_store_is_away_a_follower_says_so_once_and_serves_on(

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ class Host:
 
     def restart(self) -> None:
         self.mirror = ModelMirror(self.models_dir, self.url)
-        self.registry = Registry(self.models_dir, PROJECT)
+        self.registry = Registry(self.models_dir, PROJECT, partial(self.mirror.promote, PROJECT))
 
     def write(self, bias: float = 0.0) -> int:
         head = Head(DAMAGE, np.ones((2, 3), np.float32), np.array([bias, -bias], np.float32), 1.0, True)
@@ -42,6 +43,9 @@ class Host:
         self.registry.promote(number)
         self.mirror.push_versions(PROJECT)
         return number
+
+    def history(self) -> list[tuple[int, str]]:
+        return [(each.version, each.who) for each in self.registry.promotions()]
 
     def serving(self) -> int | None:
         version = self.registry.current()
@@ -113,28 +117,103 @@ def test_a_rollback_elsewhere_is_not_taken_back_by_a_turn_that_changes_nothing(o
     ours.make()
     theirs.mirror.pull_versions(PROJECT)
     theirs.registry.promote(1, who="mechanic", why="blurred", action="rollback")
-    theirs.mirror.push_versions(PROJECT)
     ours.mirror.push_versions(PROJECT)
     ours.mirror.pull_versions(PROJECT)
     assert ours.serving() == theirs.serving() == 1
-    assert [p.who for p in ours.registry.promotions()] == ["loop", "loop", "mechanic"]
+    assert ours.history() == [(1, "loop"), (2, "loop"), (1, "mechanic")]
 
 
-def test_promotions_recorded_on_two_hosts_at_once_are_all_kept(ours: Host, theirs: Host) -> None:
+def test_a_promotion_holds_on_other_hosts_before_anything_else_is_handed_over(ours: Host, theirs: Host) -> None:
     ours.make()
-    theirs.mirror.pull_versions(PROJECT)
-    for host, who in ((ours, "one"), (theirs, "other")):
-        host.registry.promote(host.write(bias=len(who)), who=who)
+    ours.registry.promote(ours.write(bias=2.5), who="mechanic")
+    theirs.mirror.pull_serving(PROJECT)
+    assert theirs.serving() == 2
+    assert theirs.history() == [(1, "loop"), (2, "mechanic")]
+
+
+def test_of_two_hosts_that_promote_at_once_the_second_is_told_and_nothing_of_it_is_left(
+    ours: Host, theirs: Host
+) -> None:
+    ours.make()
+    ours.make()
+    ours.write()
     ours.mirror.push_versions(PROJECT)
-    theirs.mirror.push_versions(PROJECT)
+    theirs.mirror.pull_versions(PROJECT)
+    theirs.registry.promote(1, who="mechanic", why="blurred", action="rollback")
+    with pytest.raises(ModelMirrorError, match="carcond-0003 does not serve: carcond-0001 serves on other hosts"):
+        ours.registry.promote(3)
+    ours.mirror.push_versions(PROJECT)
     ours.mirror.pull_versions(PROJECT)
-    assert {p.who for p in ours.registry.promotions()} == {"loop", "one", "other"}
+    assert ours.serving() == 1
+    assert ours.history() == [(1, "loop"), (2, "loop"), (1, "mechanic")]
+
+
+def test_who_is_killed_after_other_hosts_were_told_serves_the_same_after_the_next_pull(
+    ours: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.make()
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("carcond.registry.replace_text", kill)
+        with pytest.raises(KeyboardInterrupt):
+            ours.make()
+    ours.restart()
+    assert ours.serving() == 1
+    ours.mirror.pull_versions(PROJECT)
+    assert ours.serving() == 2
+    assert ours.history() == [(1, "loop"), (2, "loop")]
+
+
+def test_a_promotion_whose_line_the_store_refuses_holds_and_the_line_comes_with_the_next_hand_over(
+    ours: Host, theirs: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours.make()
+    files, root = fsspec.url_to_fs(ours.url)
+    record = f"{root}/projects/{PROJECT}/promotions.jsonl"
+    text = files.cat_file(record)
+    files.pipe_file(record, b"\xff")
+    number = ours.write()
+    ours.registry.promote(number)
+    assert "carcond-0002 serves, other hosts have no record of it" in caplog.text
+    files.pipe_file(record, text)
+    ours.mirror.push_versions(PROJECT)
+    theirs.mirror.pull_versions(PROJECT)
+    assert theirs.serving() == 2
+    assert theirs.history() == [(1, "loop"), (2, "loop")]
+
+
+def test_a_reason_of_any_characters_is_one_line_on_all_hosts(ours: Host, theirs: Host) -> None:
+    why = "calls\u2028wet\x85cars dirty"
+    ours.registry.promote(ours.write(), why=f"{why}\udcff")
+    theirs.mirror.pull_versions(PROJECT)
+    ours.mirror.pull_versions(PROJECT)
+    assert [p.why for p in theirs.registry.promotions()] == [f"{why}?"]
+    assert ours.registry.promotions() == theirs.registry.promotions()
+
+
+@pytest.mark.parametrize("first", ["hand over", "promote"])
+def test_what_was_made_before_there_was_a_store_is_handed_over(first: str, ours: Host, theirs: Host) -> None:
+    alone = Registry(ours.models_dir, PROJECT)
+    alone.promote(ours.write())
+    alone.promote(ours.write())
+    ours.mirror.pull_versions(PROJECT)
+    if first == "hand over":
+        ours.mirror.push_versions(PROJECT)
+        theirs.mirror.pull_versions(PROJECT)
+        assert theirs.serving() == 2
+    ours.registry.promote(1, action="rollback")
+    theirs.mirror.pull_versions(PROJECT)
+    assert theirs.serving() == 1
+    assert theirs.history() == [(1, "loop"), (2, "loop"), (1, "loop")]
 
 
 def test_of_two_versions_with_one_number_the_store_s_is_kept(ours: Host, theirs: Host) -> None:
     ours.make()
     theirs.mirror.pull_versions(PROJECT)
-    theirs.registry.promote(theirs.write(bias=1))  # and dies before it could hand it over
+    theirs.write(bias=1)  # and dies before it could hand it over
     ours.make(bias=2)
     theirs.restart()
     theirs.mirror.pull_versions(PROJECT)
@@ -178,7 +257,8 @@ def test_a_store_that_refuses_is_told_with_its_address(ours: Host, tmp_path: Pat
     ours.restart()
     with pytest.raises(ModelMirrorError, match="taken/models"):
         ours.make()
-    assert ours.serving() == 1
+    assert ours.serving() is None
+    assert ours.history() == []
 
 
 @pytest.mark.parametrize("url", ["nonsense://bucket/models", "gcs2://"])
