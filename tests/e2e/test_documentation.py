@@ -18,6 +18,10 @@ pytestmark = pytest.mark.e2e
 _PROJECT = re.compile(r"(carcond [a-z]+(?: [a-z]+)?|--project|/api/projects|project_id)([ /=])1\b")
 
 
+# Enough for a page to roll back and then to promote the third.
+VERSIONS = 5
+
+
 @pytest.fixture(scope="module")
 def reader(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
     """A project with some versions, and a folder as a reader has it: checkout, settings, photos, labels."""
@@ -26,6 +30,9 @@ def reader(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scen
     for _ in range(3):
         for _ in range(9):
             scenario.label_next()
+        scenario.wait_until_learned()
+    while scenario.version().number < VERSIONS:
+        scenario.label_next()
         scenario.wait_until_learned()
     for name in (".venv", "scripts", "docker-compose.yml", "backend", "carcond"):
         (folder / name).symlink_to(CHECKOUT / name)
@@ -41,6 +48,8 @@ def reader(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scen
 @pytest.mark.parametrize("block", blocks_to_run(), ids=str)
 def test_the_commands_of_a_page_can_be_run(block: CodeBlock, reader: tuple[Scenario, Path]) -> None:
     scenario, folder = reader
+    if scenario.version().number != scenario.registry.numbers()[-1]:  # another page has rolled back
+        scenario.registry.promote(scenario.registry.numbers()[-1], "the test", "each page begins alike")
     text = _PROJECT.sub(rf"\1\g<2>{scenario.project_id}", block.text)
     # A reader has one project; this stack has others, some of them broken on purpose.
     text = re.sub(
