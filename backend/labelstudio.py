@@ -168,7 +168,7 @@ class LabelStudioApi:
         `updated_at` of a task moves with its annotations (deletions included) and its predictions, so
         `changed_since` (a value of `updated_at`) gives all news at a cost that follows the news.
         """
-        conditions = [_after("updated_at", changed_since, "Datetime")] if changed_since else []
+        conditions = [task_filter("updated_at", "greater", changed_since, "Datetime")] if changed_since else []
         for row in self._rows(project_id, _TASK_FIELDS, conditions, fields="all"):
             yield _parse_task(row)
 
@@ -195,7 +195,7 @@ class LabelStudioApi:
         params: dict[str, Any] = {"project": project_id, "page_size": PAGE_SIZE, "include": include} | extra
         last = 0
         while True:
-            query = _query([*conditions, _after("id", last, "Number")])
+            query = _query([*conditions, task_filter("id", "greater", last, "Number")])
             reply = self.request("GET", "/api/tasks/", params=params | {"query": query})
             yield from reply["tasks"]
             # Pages may be shorter than what was asked for.
@@ -232,9 +232,9 @@ def _explain(method: str, path: str, response: httpx.Response) -> str:
     return f"Label Studio answered HTTP {response.status_code} to {method} {path}: {str(detail)[:300]}{hint}"
 
 
-def _after(column: str, value: str | int, kind: str) -> dict[str, Any]:
-    """A filter of the Data Manager."""
-    return {"filter": f"filter:tasks:{column}", "operator": "greater", "value": value, "type": kind}
+def task_filter(column: str, operator: str, value: object, kind: str) -> dict[str, Any]:
+    """A condition on tasks, as a filter of the Data Manager."""
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "value": value, "type": kind}
 
 
 def _query(conditions: Sequence[Mapping[str, Any]]) -> str:

@@ -244,8 +244,7 @@ def _describe(details: ErrorDetails) -> str:
     if not details["loc"]:
         return message
     name = str(details["loc"][0])
-    field = Settings.model_fields.get(name)
-    variable = f"CARCOND_{name}" if field and field.validation_alias is None else name
+    variable = variable_name(name) if name in Settings.model_fields else name
     # Our own checks say what came, or hide it; pydantic's are of numbers, which are no secrets.
     came = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"{variable.upper()}: {message}{came}"

@@ -6,7 +6,7 @@ from typing import Any
 from backend.doctor.examination import ProjectExamination
 from backend.doctor.finding import Finding, Kind, Level, fine
 from backend.doctor.project import serving_version
-from backend.labelstudio import LabelStudioTask
+from backend.labelstudio import LabelStudioTask, task_filter
 from carcond.registry import is_ours
 
 _IN_A_MINUTE = (
@@ -32,7 +32,7 @@ DOUBLED = Kind(
 
 # A page of tasks: more than one such photo asks for the same cure.
 _LOOKED_AT = 50
-_UNLABELLED = {"filter": "filter:tasks:completed_at", "operator": "empty", "value": True, "type": "Datetime"}
+_UNLABELLED = task_filter("completed_at", "empty", True, "Datetime")
 
 
 def check_predictions(project: ProjectExamination) -> Iterator[Finding]:
@@ -42,10 +42,10 @@ def check_predictions(project: ProjectExamination) -> Iterator[Finding]:
         yield fine("no unlabelled photo")
         return
     version = serving_version(project)
-    current, _ = _find(project, _item("predictions_model_versions", "contains", version, "List"))
+    current, _ = _find(project, task_filter("predictions_model_versions", "contains", version, "List"))
     if not current:
         yield NONE_CURRENT.found(unlabelled=unlabelled, version=version)
-    _, several = _find(project, _item("total_predictions", "greater", 1, "Number"))
+    _, several = _find(project, task_filter("total_predictions", "greater", 1, "Number"))
     doubled = [task.id for task in several if _has_two_of_one_version(task)]
     if doubled:
         yield DOUBLED.found(count=len(doubled), task=doubled[0])
@@ -57,10 +57,6 @@ def _has_two_of_one_version(task: LabelStudioTask) -> bool:
     """The queue heeds neither those of other models, nor those of an older version while it gives way to a newer."""
     versions = [p.model_version for p in task.predictions if is_ours(p.model_version)]
     return len(versions) > len(set(versions))
-
-
-def _item(column: str, operator: str, value: object, kind: str) -> dict[str, Any]:
-    return {"filter": f"filter:tasks:{column}", "operator": operator, "value": value, "type": kind}
 
 
 def _find(project: ProjectExamination, *items: dict[str, Any]) -> tuple[int, list[LabelStudioTask]]:
