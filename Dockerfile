@@ -1,7 +1,9 @@
 # Three images of one code base: `backend` serves, refits and sets up; `training` has PyTorch besides, makes encoders and
 # fine-tunes them; `demo` has Streamlit besides and shows pages. A change of code rebuilds only their last, small layers.
 
-FROM python:3.11.13-slim-bookworm AS python
+# By digest, where one is known: --build-arg PYTHON_IMAGE=python:3.11.13-slim-bookworm@sha256:...
+ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
+FROM ${PYTHON_IMAGE} AS python
 ENV PATH=/opt/code/bin:/opt/packages/bin:$PATH \
     PYTHONPATH=/opt/code \
     PIP_PYTHON=/opt/packages/bin/python3 \
@@ -28,6 +30,17 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target
     # Tests and C sources are a twentieth of it. NumPy's `_natype` is among its tests and imported all the same.
     && find /opt/packages -type f \( -regex '.*\.\(a\|c\|cpp\|h\|hpp\|pxd\|pyx\|tp\)' -o \
         -path '*/tests/*' -not -name '_natype.*' -not -name '__init__.*' \) -delete
+
+# Lists all packages of an image with their releases and licences (CycloneDX); the images themselves do without it.
+FROM python AS sbom-tools
+COPY constraints.txt /lists/
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/root/.config/pip/pip.conf \
+    python3 -m venv --without-pip /opt/sbom-tools \
+    && pip --python /opt/sbom-tools/bin/python3 install --constraint /lists/constraints.txt cyclonedx-bom
+
+FROM sbom-tools AS sbom
+RUN --mount=type=bind,from=packages,source=/opt/packages,target=/opt/packages \
+    /opt/sbom-tools/bin/cyclonedx-py environment /opt/packages/bin/python3 --output-file /sbom.cdx.json
 
 FROM packages AS code
 WORKDIR /source
@@ -64,6 +77,7 @@ CMD ["python3", "-m", "gunicorn", "--config", "python:backend.gunicorn_conf", "b
 
 FROM runtime AS backend
 COPY --from=packages /opt/packages /opt/packages
+COPY --from=sbom /sbom.cdx.json /usr/share/carcond/sbom.cdx.json
 COPY --from=code /opt/code /opt/code
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -82,10 +96,15 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target
     HOME=/root pip install --constraint /lists/constraints.txt --requirement /lists/demo.txt
 USER 10001:10001
 
+FROM sbom-tools AS demo-sbom
+RUN --mount=type=bind,from=demo-packages,source=/opt/packages,target=/opt/packages \
+    /opt/sbom-tools/bin/cyclonedx-py environment /opt/packages/bin/python3 --output-file /sbom.cdx.json
+
 FROM demo-packages AS demo
+COPY --from=demo-sbom /sbom.cdx.json /usr/share/carcond/sbom.cdx.json
 COPY --from=code /opt/code /opt/code
 EXPOSE 8501
-CMD ["python3", "-m", "streamlit", "run", "/opt/code/backend/demo/app.py", "--server.address=0.0.0.0", "--server.port=8501"]
+CMD ["python3", "-m", "streamlit", "run", "/opt/code/backend/dashboard/app.py", "--server.address=0.0.0.0", "--server.port=8501"]
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="carcond-demo" \
@@ -110,7 +129,12 @@ ARG BACKBONE=efficientnet_b4
 COPY docker/prefetch_weights.py /lists/
 RUN python3 /lists/prefetch_weights.py "${BACKBONE}"
 
+FROM sbom-tools AS training-sbom
+RUN --mount=type=bind,from=training-packages,source=/opt/packages,target=/opt/packages \
+    /opt/sbom-tools/bin/cyclonedx-py environment /opt/packages/bin/python3 --output-file /sbom.cdx.json
+
 FROM training-packages AS training
+COPY --from=training-sbom /sbom.cdx.json /usr/share/carcond/sbom.cdx.json
 COPY --from=code /opt/code /opt/code
 CMD ["carcond", "encoder"]
 ARG VERSION=unknown

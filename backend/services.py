@@ -1,16 +1,17 @@
-"""What a process needs at hand: settings, store, registries, encoders, the way to Label Studio."""
+"""Services of a process: settings, store, registries, encoders, and the client of Label Studio."""
 
 from functools import cache, cached_property, partial
 from threading import Lock
 
-from backend.labelstudio import LabelStudioApi
-from backend.photos import PhotoFetcher
-from carcond.encoder import Encoder, encoder_directory, find_encoder
-from carcond.model_mirror import ModelMirror
-from carcond.promotions import Promotion
-from carcond.registry import Registry
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.photo_fetcher import PhotoFetcher
+from carcond.model.encoder import Encoder, encoder_directory, find_encoder
+from carcond.registry.object_store import ModelMirror
+from carcond.registry.promotions import Promotion
+from carcond.registry.pruning import prune
+from carcond.registry.registry import Registry
 from carcond.settings import Settings, get_settings
-from carcond.store import Store
+from carcond.store.store import Store
 
 
 class Services:
@@ -29,17 +30,17 @@ class Services:
 
     @cached_property
     def api(self) -> LabelStudioApi:
-        """The way to Label Studio."""
+        """Label Studio's client."""
         return LabelStudioApi.from_settings(self.settings)
 
     @cached_property
     def photos(self) -> PhotoFetcher:
-        """The way to photos."""
+        """Fetcher of photos."""
         return PhotoFetcher(self.settings)
 
     @cached_property
     def mirror(self) -> ModelMirror | None:
-        """The way to the object store of models, None where all processes share a disk. Not for several threads.
+        """Mirror of the object store of models, None where all processes share a disk. Not thread-safe.
 
         Raises:
             ModelMirrorError: it cannot be opened.
@@ -47,7 +48,7 @@ class Services:
         return ModelMirror(self.settings.models_dir, self.settings.models_url) if self.settings.models_url else None
 
     def pull_models(self, project_id: int) -> None:
-        """Fetch the encoders and a project's versions that other hosts have made.
+        """Fetch the encoders and a project's versions made on other hosts.
 
         Raises:
             ModelMirrorError: the object store cannot be read.
@@ -57,7 +58,7 @@ class Services:
             self.mirror.pull_versions(project_id)
 
     def pull_serving(self, project_id: int) -> None:
-        """Fetch the version of a project that serves by now; one small read while it is the same.
+        """Fetch the current serving version of a project, and pins; a few small reads while nothing has changed.
 
         Raises:
             ModelMirrorError: the object store cannot be read.
@@ -66,7 +67,7 @@ class Services:
             self.mirror.pull_serving(project_id)
 
     def push_versions(self, project_id: int) -> None:
-        """Hand a project's versions to other hosts.
+        """Upload a project's versions for other hosts.
 
         Raises:
             ModelMirrorError: the object store cannot be written.
@@ -74,13 +75,28 @@ class Services:
         if self.mirror:
             self.mirror.push_versions(project_id)
 
+    def prune_versions(self, project_id: int) -> None:
+        """Prune a project's versions here and on other hosts, see `carcond.registry.pruning`.
+
+        Raises:
+            RegistryError: the disk refused.
+            ModelMirrorError: the object store refused.
+        """
+        prune(self.registry(project_id))
+        if self.mirror:
+            self.mirror.prune(project_id)
+
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""
-        hand_over = partial(self._hand_over, project_id) if self.settings.models_url else None
-        return self._registries.setdefault(project_id, Registry(self.settings.models_dir, project_id, hand_over))
+        if project_id in self._registries:
+            return self._registries[project_id]
+        on_promote = partial(self._on_promote, project_id) if self.settings.models_url else None
+        registry = Registry(self.settings.models_dir, project_id, on_promote)
+        # Requests may name any number of projects that do not exist: nothing is kept of those.
+        return self._registries.setdefault(project_id, registry) if registry.root.is_dir() else registry
 
-    def _hand_over(self, project_id: int, promotion: Promotion) -> None:
-        # Not the mirror's method itself: registries are opened while the store is away, too.
+    def _on_promote(self, project_id: int, promotion: Promotion) -> None:
+        # Not the mirror's method itself: registries are opened while the object store is unreachable, too.
         if self.mirror:
             self.mirror.promote(project_id, promotion)
 
@@ -98,7 +114,7 @@ class Services:
         Raises:
             EncoderError: it is missing or broken.
         """
-        # Else all that ask at once after a start would load it, each into memory of its own.
+        # Else concurrent requests after a start would each load it, into memory of their own.
         with self._loading:
             if encoder_id not in self._encoders:
                 directory = encoder_directory(self.settings.models_dir, encoder_id)

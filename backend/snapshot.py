@@ -1,14 +1,18 @@
-"""What the store knows of a project at one moment."""
+"""Snapshot of a project's data in the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from carcond.examples import merge_annotations
-from carcond.heads import FloatArray, IntArray
-from carcond.labels import MergedLabel
-from carcond.registry import is_ours
-from carcond.store import Store
-from carcond.tables import Photo
+import numpy as np
+
+from carcond.arrays import FloatArray, IntArray
+from carcond.data.annotations import ConsensusLabel
+from carcond.data.dataset import merge_annotations
+from carcond.data.split import HOLDOUT
+from carcond.query.live_queue import Pool
+from carcond.registry.registry import is_ours
+from carcond.store.store import Store
+from carcond.store.tables import Photo
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,8 @@ class Snapshot:
     """A project's photos, labels and embeddings.
 
     Attributes:
-        encoder_id: whose embeddings these are.
-        photos: the deleted ones too: a group keeps its side when its labelled photos are gone.
+        encoder_id: of the encoder that made the embeddings.
+        photos: the deleted ones too: a group keeps its split when its labelled photos are gone.
         labels: task id -> merged label.
         skipped: task ids that were skipped and not labelled.
         task_ids: ``(P,)`` of the embeddings, ascending.
@@ -26,7 +30,7 @@ class Snapshot:
 
     encoder_id: str
     photos: Sequence[Photo]
-    labels: Mapping[int, MergedLabel]
+    labels: Mapping[int, ConsensusLabel]
     skipped: set[int]
     task_ids: IntArray
     embeddings: FloatArray
@@ -42,11 +46,28 @@ class Snapshot:
 
     @property
     def unlabelled(self) -> set[int]:
-        """Task ids that have an embedding and want a label. Skipped ones go to the end of the line."""
+        """Task ids that have an embedding and no label. Skipped ones go to the end of the queue."""
         return set(self.task_ids.tolist()) - self.labels.keys() - self.skipped
 
+    def pool(self, kept_slots: Mapping[int, int] | None = None) -> Pool:
+        """The photos as the live queue ranks them, in the order of `task_ids`.
 
-def asked_for(store: Store, project_id: int) -> set[int]:
-    """Task ids of which Label Studio holds a prediction of ours: their labels may have been chosen by a model."""
+        Args:
+            kept_slots: task id -> slot 1..C that its photo has to stay in; None for no such photo.
+        """
+        photos = {photo.task_id: photo for photo in self.photos}
+        rows = [photos[task_id] for task_id in self.task_ids.tolist()]
+        unlabelled, kept = self.unlabelled, kept_slots or {}
+        return Pool(
+            self.embeddings,
+            np.array([row.task_id in unlabelled for row in rows], dtype=bool),
+            np.array([row.side == HOLDOUT for row in rows], dtype=bool),
+            np.array([row.drawn for row in rows], dtype=bool),
+            np.array([kept.get(row.task_id, 0) for row in rows], dtype=np.int64),
+        )
+
+
+def model_selected_tasks(store: Store, project_id: int) -> set[int]:
+    """Task ids with a prediction of ours in Label Studio: a model may have selected them for labelling."""
     rows = store.predictions(project_id)
     return {row.task_id for row in rows if is_ours(row.model_version)}

@@ -1,20 +1,21 @@
-"""Everything that carcond raises on purpose.
+"""Exceptions of carcond.
 
 CarcondError
 ├── SettingsError          a setting is missing or out of range
 ├── UnreadableImageError   bytes that are no photo, or one too large to be safe
+│   └── TooManyPixelsError        a photo too large to be decoded safely
 ├── EncoderError           an encoder is missing, broken, or cannot be made
 │   └── WeightsUnavailableError   pretrained weights could not be had
-├── NotEnoughLabelsError   no head can be fitted on what there is
+├── NotEnoughLabelsError   too few labels to fit any head
 ├── LabelTableError        a CSV file of labels that cannot be used
-├── TrainingError          an encoder cannot be fine-tuned as asked
-│   ├── TrainingCancelledError    somebody does not want it any more
-│   └── OutOfMemoryError          it took more memory than it may, or than there is
-├── StrategyError          a strategy with a name that means nothing
-├── PlotError              curves cannot be drawn
+├── TrainingError          an encoder cannot be fine-tuned as requested
+│   ├── TrainingCancelledError    somebody cancelled it
+│   └── OutOfMemoryError          it exceeded its memory limit, or the machine's memory
+├── StrategyError          a strategy with an unknown name
+├── PlotError              curves cannot be plotted
 ├── StoreError             the database cannot be opened or written
 │   ├── NewerStoreError           a newer carcond has used it
-│   └── MissingStoreError         there is none yet
+│   └── MissingStoreError         there is no database yet
 ├── BackupError            a backup cannot be written, read or restored
 ├── RegistryError          a model version is missing or broken
 ├── ModelMirrorError       models cannot be exchanged with the object store
@@ -22,14 +23,15 @@ CarcondError
 ├── LabelStudioError       Label Studio refused, or could not be reached
 │   └── ProjectGoneError          it has no such project
 ├── ConnectionRecordError  a project cannot be connected, or has no record to undo
+├── ProbeError             a step of the end-to-end probe was not seen in time
 ├── BackendError           the backend refused, or could not be reached
-├── PhotoFetchError        a photo could not be downloaded, or may not be
+├── PhotoFetchError        a photo could not be downloaded, or its host is not allowed
 └── QueueUnavailableError  Redis could not be reached
 """
 
 
 class CarcondError(Exception):
-    """Base of all errors raised on purpose; its text is fit to be shown to a person."""
+    """Base of all errors raised on purpose; its message can be shown to a user."""
 
 
 class SettingsError(CarcondError):
@@ -40,12 +42,16 @@ class UnreadableImageError(CarcondError):
     """The bytes are not a photo that can be decoded safely."""
 
 
+class TooManyPixelsError(UnreadableImageError):
+    """The photo is too large to be decoded safely."""
+
+
 class EncoderError(CarcondError):
     """An encoder is missing, broken, or cannot be made."""
 
 
 class WeightsUnavailableError(EncoderError):
-    """Pretrained weights could not be had from where they were asked for."""
+    """Pretrained weights could not be loaded from the requested source."""
 
 
 class NotEnoughLabelsError(CarcondError):
@@ -57,7 +63,7 @@ class LabelTableError(CarcondError):
 
 
 class TrainingError(CarcondError):
-    """An encoder cannot be fine-tuned as asked: settings, photos or an earlier run do not allow it."""
+    """An encoder cannot be fine-tuned as requested: settings, photos or an earlier run do not allow it."""
 
 
 class TrainingCancelledError(TrainingError):
@@ -65,15 +71,15 @@ class TrainingCancelledError(TrainingError):
 
 
 class OutOfMemoryError(TrainingError):
-    """A fine-tuning took more memory than it may, or than there is."""
+    """A fine-tuning exceeded its memory limit, or the machine's memory."""
 
 
 class StrategyError(CarcondError):
-    """A strategy was asked for by a name that means nothing."""
+    """A strategy has an unknown name."""
 
 
 class PlotError(CarcondError):
-    """Curves cannot be drawn on this installation."""
+    """Curves cannot be plotted on this installation."""
 
 
 class StoreError(CarcondError):
@@ -85,11 +91,11 @@ class NewerStoreError(StoreError):
 
 
 class MissingStoreError(StoreError):
-    """There is no database yet, where one is looked at without making it."""
+    """There is no database yet, and reading it must not create one."""
 
 
 class BackupError(CarcondError):
-    """A backup cannot be written, or is none that can be restored here."""
+    """A backup cannot be written or restored."""
 
 
 class RegistryError(CarcondError):
@@ -121,20 +127,24 @@ class ProjectGoneError(LabelStudioError):
 
 
 class ConnectionRecordError(CarcondError):
-    """A project cannot be connected as it is, or there is no record by which to take its connection back."""
+    """A project cannot be connected as it is, or there is no record by which to undo its connection."""
+
+
+class ProbeError(CarcondError):
+    """A step of the end-to-end probe was not seen in time."""
 
 
 class BackendError(CarcondError):
-    """The backend refused what the demo asked it, or could not be reached."""
+    """The backend refused a request of the demo, or could not be reached."""
 
 
 class PhotoFetchError(CarcondError):
     """A photo could not be downloaded, or comes from a place we may not fetch from.
 
     Attributes:
-        transient: whether asking again later may help.
-        status: the HTTP status of the refusal; None when there was no answer, or none was asked for.
-        host: from which photos may not be fetched; None when that was not the reason.
+        transient: True if a later retry may succeed.
+        status: the HTTP status of the refusal; None when there was no response, or no request.
+        host: the host that is not allowed; None when that was not the reason.
     """
 
     def __init__(

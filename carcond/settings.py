@@ -4,6 +4,8 @@ Names that other programs share keep their usual spelling (`REDIS_URL`, `DATABAS
 `LABEL_STUDIO_URL`, `LABEL_STUDIO_API_KEY`, `LABEL_STUDIO_HOST`); all others start with `CARCOND_`.
 """
 
+import logging
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from carcond.errors import SettingsError
 
+logger = logging.getLogger(__name__)
+
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -24,11 +28,11 @@ def _shared_name(name: str) -> AliasChoices:
 
 
 def is_web_address(value: str) -> bool:
-    """Whether it is an address of a host by HTTP."""
+    """True if the value is an http or https URL with a host."""
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket or a port that is none
+    except ValueError:  # an invalid bracket or port
         return False
 
 
@@ -36,17 +40,31 @@ def check_redis_url(value: str) -> str:
     """The same value, if it is an address of Redis.
 
     Raises:
-        ValueError: it is none; the text does not show it, since it may hold a password.
+        ValueError: it is not; the message does not show it, since it may hold a password.
     """
     try:
         is_address = value.startswith(("redis://", "rediss://", "unix://")) and urlsplit(value).port != 0
-    except ValueError:  # a bracket or a port that is none
+    except ValueError:  # an invalid bracket or port
         is_address = False
     if not is_address:
         raise ValueError(
             "expected an address like redis://127.0.0.1:6379/0, rediss://HOST:PORT/0 or unix:///PATH; "
             "write / in a password as %2F, and @ as %40"
         )
+    return value
+
+
+def _check_host(value: str) -> str:
+    """A host or a host and port, an address of IPv6 in brackets."""
+    if value.count(":") > 1 and not value.startswith("["):
+        value = f"[{value}]"
+    try:
+        parts = urlsplit(f"//{value}")
+        is_host = bool(parts.hostname) and parts.netloc == value and "@" not in value and parts.port != 0
+    except ValueError:  # an invalid bracket or port
+        is_host = False
+    if not is_host:
+        raise ValueError("expected names of hosts like photos.example.com or photos.example.com:9000, without http://")
     return value
 
 
@@ -58,115 +76,121 @@ class Settings(BaseSettings):
         env_prefix="CARCOND_", env_ignore_empty=True, frozen=True, extra="ignore", populate_by_name=True
     )
 
-    # Where things are
+    # Addresses and directories
     label_studio_url: str = Field(
         "http://127.0.0.1:8080",
         validation_alias=_shared_name("LABEL_STUDIO_URL"),
-        description="Where backend and worker reach Label Studio.",
+        description="URL at which backend and worker reach Label Studio.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
         validation_alias=_shared_name("LABEL_STUDIO_API_KEY"),
-        description="A legacy token or a personal access token of Label Studio.",
+        description="Legacy token or personal access token of Label Studio.",
     )
     label_studio_host: str = Field(
         "",
         validation_alias=_shared_name("LABEL_STUDIO_HOST"),
-        description="The name under which browsers know Label Studio: photo addresses carry it. Empty: the same.",
+        description="URL of Label Studio in browsers, as in photo addresses. Default: `LABEL_STUDIO_URL`.",
     )
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", validation_alias=_shared_name("REDIS_URL"), description="The job queue."
+        "redis://127.0.0.1:6379/0",
+        validation_alias=_shared_name("REDIS_URL"),
+        description="URL of Redis, which holds the job queue.",
     )
     database_url: str = Field(
         "sqlite:///.carcond/carcond.sqlite3",
         validation_alias=_shared_name("DATABASE_URL"),
-        description="What the loop remembers: an address for SQLAlchemy, of SQLite or PostgreSQL.",
+        description="SQLAlchemy URL of the loop's database, SQLite or PostgreSQL.",
     )
-    models_dir: Path = Field(Path("models"), description="Encoders and model versions.")
+    models_dir: Path = Field(Path("models"), description="Directory of encoders and model versions.")
     models_url: str = Field(
         "",
-        description="An object store for models, as an address for fsspec, where processes share no disk.",
+        description="fsspec URL of an object store for models, for processes that share no disk.",
     )
 
-    # Who may call, and what may be fetched
-    basic_auth_user: str = Field("", description="Who may call the backend. Empty, with the password: everybody.")
-    basic_auth_password: SecretStr = Field(SecretStr(""), description="Goes with the user.")
+    # Authentication, and limits of photo downloads
+    basic_auth_user: str = Field(
+        "", description="User of HTTP basic authentication. Empty, with the password: no authentication."
+    )
+    basic_auth_password: SecretStr = Field(SecretStr(""), description="Password of this user.")
     api_tokens: Annotated[dict[str, str], NoDecode] = Field(
         {},
-        description="Which applications may use the JSON API: name:SHA-256 of its token, with commas between them. "
-        "Empty, with no user above: everybody.",
+        description="Applications that may use the JSON API, as comma-separated name:SHA-256 of the token. "
+        "Empty, with no user above: any client.",
     )
-    api_photos_per_minute: int = Field(300, ge=1, le=1_000_000, description="Photos that each application may send.")
-    demo_token: SecretStr = Field(SecretStr(""), description="Token of the demo, an application of the JSON API.")
-    backend_url: str = Field("", description="Where the demo finds the backend. Empty: where `CARCOND_BIND` says.")
+    api_photos_per_minute: int = Field(
+        300, ge=1, le=1_000_000, description="Maximum photos per minute of each application."
+    )
+    demo_token: SecretStr = Field(SecretStr(""), description="Token with which the demo calls the JSON API.")
+    backend_url: str = Field("", description="URL at which the demo reaches the backend. Default: from `CARCOND_BIND`.")
     photo_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Hosts, with commas between them, from which photos may be fetched beside Label Studio."
+        (),
+        description="Comma-separated hosts, besides Label Studio, from which photos may be downloaded: `HOST` for its "
+        "ports 80 and 443, `HOST:PORT` for another.",
     )
-    max_photo_bytes: int = Field(30_000_000, ge=1_000, description="A larger file is not read.")
-    max_photo_pixels: int = Field(60_000_000, ge=10_000, description="A photo of more pixels is not decoded.")
-    photo_timeout_s: float = Field(20.0, gt=0, le=600, description="Seconds until a photo counts as out of reach.")
+    max_photo_bytes: int = Field(30_000_000, ge=1_000, description="Maximum size of a photo's file, in bytes.")
+    max_photo_pixels: int = Field(60_000_000, ge=10_000, description="Maximum number of pixels of a photo.")
+    photo_timeout_s: float = Field(20.0, gt=0, le=600, description="Timeout of a photo's download, in seconds.")
     label_studio_timeout_s: float = Field(
-        60.0, gt=0, le=600, description="Seconds until Label Studio counts as out of reach."
+        60.0, gt=0, le=600, description="Timeout of a request to Label Studio, in seconds."
     )
 
     # Fields of a task's data
-    source_field: str = Field("source", description="Field of a task's data that says where its photo comes from.")
-    car_field: str = Field("car", description="Field of a task's data that says which car its photo shows.")
+    source_field: str = Field("source", description="Field of a task's data with the source of its photo.")
+    car_field: str = Field("car", description="Field of a task's data that identifies the car.")
 
     # The encoder
-    backbone: str = Field("efficientnet_b4", description="timm's name of the network.")
-    backbone_weights: str = Field("hub", description="`hub`, or a file: `.safetensors`, or `.pth` of tensors only.")
-    encoder_threads: int = Field(0, ge=0, description="Cores that an encoder may use; 0: all.")
+    backbone: str = Field("efficientnet_b4", description="Backbone, by its name in timm.")
+    backbone_weights: str = Field("hub", description="`hub`, or a `.safetensors` or tensors-only `.pth` file.")
+    encoder_threads: int = Field(0, ge=0, description="Number of CPU threads of an encoder; 0: all cores.")
 
-    # The queue
-    queue_size: int = Field(20, ge=10, le=1000, description="Photos in the queue.")
-    candidate_factor: int = Field(2, ge=1, le=100, description="Candidates for each photo of the queue.")
-    slots: int = Field(9, ge=1, le=99, description="Slots for the candidates, which take turns.")
-    typical_photos: int = Field(
-        10, ge=1, le=1000, description="So many labels are made of typical photos before uncertainty counts."
+    # The query batch
+    queue_size: int = Field(20, ge=10, le=1000, description="Number of photos in the queue.")
+    candidate_factor: int = Field(2, ge=1, le=100, description="Number of candidates per photo of the queue.")
+    slots: int = Field(9, ge=1, le=99, description="Number of slots that the candidates are spread over.")
+    cold_start_labels: int = Field(
+        10, ge=1, le=1000, description="Number of cold-start labels before uncertainty sampling."
     )
-    grouped_photos: int = Field(
+    diversity_until_labels: int = Field(
         50,
         ge=0,
         le=100_000,
-        description="With so many labels, the queue is no longer spread over groups of like photos.",
+        description="Number of labels up to which the queue is spread over clusters of similar photos.",
     )
     debounce_s: float = Field(
-        0.3, ge=0, le=60, description="Seconds that a turn waits for further labels of the same burst."
+        0.3, ge=0, le=60, description="Time that a turn waits for further labels of a burst, in seconds."
     )
     reconcile_every_s: float = Field(
-        60.0, ge=1, le=86_400, description="Seconds after which the worker looks for news that no event told of."
+        60.0, ge=1, le=86_400, description="Interval of polling Label Studio for missed events, in seconds."
     )
 
     # The gate
     gate_margin: float = Field(
-        0.02, ge=0, le=0.5, description="A version that is worse by more than this, and not by chance, does not serve."
+        0.02, ge=0, le=0.5, description="Maximum significant drop of a hold-out metric that a new version may have."
     )
     gate_min_photos: int = Field(
-        20, ge=2, le=100_000, description="With fewer hold-out labels of a task the gate does not test it."
+        20, ge=2, le=100_000, description="Minimum number of hold-out labels of a task before the gate tests it."
     )
 
-    # Work
+    # Jobs
     publish_connections: int = Field(
-        2, ge=1, le=16, description="Predictions written to Label Studio at the same time."
+        1, ge=1, le=16, description="Maximum number of concurrent writes of predictions to Label Studio."
     )
-    job_timeout_s: int = Field(3600, ge=10, description="Seconds after which a job is ended; a fine-tuning is not.")
+    job_timeout_s: int = Field(3600, ge=10, description="Time limit of a job other than fine-tuning, in seconds.")
 
-    # Fine-tuning. By itself only when asked for: it takes hours without a GPU, and may bring nothing.
+    # Fine-tuning. Automatic fine-tuning is off by default: it takes hours without a GPU, and may improve nothing.
     finetune_growth: float = Field(
         0.0,
         ge=0,
-        description="Labels grown by this factor since the last fine-tuning begin the next, like 2; 0: never.",
+        description="Growth factor of the labels since the last fine-tuning that starts the next, like 2; 0: never.",
     )
     finetune_min_labels: int = Field(
-        400, ge=10, description="With fewer labelled photos no fine-tuning begins by itself."
+        400, ge=10, description="Minimum number of labelled photos before automatic fine-tuning."
     )
     finetune_config: Path | None = Field(
-        None, description="YAML file with the training's settings, as for `carcond train --config`."
+        None, description="YAML file of training settings, as for `carcond finetune EXPORT --config`."
     )
-    finetune_memory_mb: int = Field(
-        0, ge=0, description="Memory that a fine-tuning may take, in MB; 0: what the system gives."
-    )
+    finetune_memory_mb: int = Field(0, ge=0, description="Memory limit of a fine-tuning, in MB; 0: no limit.")
 
     @field_validator("finetune_growth")
     @classmethod
@@ -179,7 +203,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(host.strip().lower() for host in value.split(",") if host.strip())
+            return tuple(_check_host(host.strip().lower()) for host in value.split(",") if host.strip())
         return value
 
     @field_validator("api_tokens", mode="before")
@@ -190,8 +214,8 @@ class Settings(BaseSettings):
         pairs = [each.strip().partition(":") for each in value.split(",") if each.strip()]
         for name, _, digest in pairs:
             if not name or not _SHA256.fullmatch(digest):
-                # What came may be a token itself.
-                raise ValueError("expected name:digest, the digest as `printf %s TOKEN | sha256sum` tells it")
+                # The value may be a token itself.
+                raise ValueError("expected name:digest, the digest from `printf %s TOKEN | sha256sum`")
         if len({name for name, _, _ in pairs}) < len(pairs):
             raise ValueError("expected a name of its own for each token")
         return {name: digest for name, _, digest in pairs}
@@ -208,7 +232,7 @@ class Settings(BaseSettings):
         if not value:
             return value
         if not is_web_address(value):
-            # What stands before an @ may be a password.
+            # The part before an @ may be a password.
             shown = "...@" + value.rpartition("@")[2] if "@" in value else value
             raise ValueError(f"expected an address like http://127.0.0.1:8080, got {shown!r}")
         return value
@@ -218,6 +242,10 @@ class Settings(BaseSettings):
         if bool(self.basic_auth_user) != bool(self.basic_auth_password.get_secret_value()):
             raise ValueError("CARCOND_BASIC_AUTH_USER and CARCOND_BASIC_AUTH_PASSWORD go together: set both or neither")
         return self
+
+
+FORMER_VARIABLES = {"CARCOND_TYPICAL_PHOTOS": "cold_start_labels", "CARCOND_GROUPED_PHOTOS": "diversity_until_labels"}
+"""Deprecated variables of the last release -> the setting that each of them still sets."""
 
 
 def variable_name(setting: str) -> str:
@@ -230,10 +258,17 @@ def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        SettingsError: a value is malformed or out of range; the text names the setting, and never a secret's value.
+        SettingsError: a value is malformed or out of range; the message names the setting, and never a secret's value.
     """
+    former = {}
+    for variable, setting in FORMER_VARIABLES.items():
+        if variable in os.environ and variable_name(setting) not in os.environ:
+            logger.warning(
+                "%s is called %s now; the former name goes with the next release", variable, variable_name(setting)
+            )
+            former[setting] = os.environ[variable]
     try:
-        return Settings()
+        return Settings(**former)  # type: ignore[arg-type]  # pydantic reads numbers from text
     except ValidationError as error:
         lines = [_describe(details) for details in error.errors(include_url=False)]
         raise SettingsError("settings are not usable: " + "; ".join(lines)) from None
@@ -245,7 +280,7 @@ def _describe(details: ErrorDetails) -> str:
         return message
     name = str(details["loc"][0])
     variable = variable_name(name) if name in Settings.model_fields else name
-    # Our own checks say what came, or hide it; pydantic's are of numbers, which are no secrets.
+    # Our own checks show or hide the value; pydantic's are of numbers, which are no secrets.
     came = "" if details["type"] == "value_error" else f", got {details['input']!r}"
     return f"{variable.upper()}: {message}{came}"
 

@@ -27,7 +27,7 @@ class ConditionClass:
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to be told about a car: a head of the network.
+    """One classification task: a head of the network.
 
     Attributes:
         key: name used in files and code, for example ``damage``.
@@ -100,14 +100,14 @@ DAMAGE = Task(
 )
 
 DAMAGED = DAMAGE.class_keys[1]
-"""Key of the class whose places can be shown in a box."""
+"""Key of the class whose regions can be shown as a box."""
 
 TASKS: tuple[Task, ...] = (CLEANLINESS, DAMAGE)
 TASK_BY_KEY: dict[str, Task] = {task.key: task for task in TASKS}
 
 
 def name_in(language: str, named: Task | ConditionClass) -> str:
-    """What people call a task or a class: in Russian for ``ru``, in English for any other language."""
+    """Display name of a task or a class: in Russian for ``ru``, in English for any other language."""
     return named.ru if language == "ru" else named.en
 
 

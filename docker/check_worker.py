@@ -1,4 +1,4 @@
-"""`python3 check_worker.py`: whether this container's worker is alive, for the container engine."""
+"""`python3 check_worker.py`: health check of this container's worker, for the container engine."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ _SILENCE_S = 150.0
 
 
 def main() -> None:
-    """End with an error unless a worker of this host has reported lately."""
+    """Exit with an error unless a worker of this host has reported lately."""
     redis = Redis.from_url(os.environ["REDIS_URL"], socket_connect_timeout=3, socket_timeout=3, decode_responses=True)
     here = socket.gethostname()
     for key in redis.smembers("rq:workers"):

@@ -10,7 +10,7 @@ _DATABASES = {"label_studio": "label_studio_database", "carcond": "carcond_datab
 
 
 def main() -> None:
-    """Make what is missing, and bring the users' passwords up to date."""
+    """Create missing databases and users, and update the users' passwords."""
     passwords = load_passwords(SECRETS_DIR)
     address = psycopg.conninfo.make_conninfo(
         host="postgres", user="postgres", password=passwords["postgres"], dbname="postgres", connect_timeout=10
@@ -34,7 +34,7 @@ def _make_database(connection: psycopg.Connection, name: str) -> None:
     database = sql.Identifier(name)
     if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, database))
-    # Otherwise each of the two users could look into the other's database.
+    # Otherwise each of the two users could read the other's database.
     connection.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(database))
 
 

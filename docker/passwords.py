@@ -1,4 +1,4 @@
-"""`python -m docker.passwords [login]`: makes the stack's passwords once, and writes what each service reads.
+"""`python -m docker.passwords [login]`: makes the stack's passwords once, and writes the files of each service.
 
 One volume holds everything. A service sees only the files of its own group, which the Compose file gives it;
 the passwords themselves are in a file that belongs to this module's user alone.
@@ -11,12 +11,15 @@ import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 from urllib.parse import quote
 
-from backend.ssrf_guard import closed_subnets
+from backend.label_studio.ssrf_guard import closed_subnets
+from backend.label_studio.way_in import numbered_steps, project_url
 
 SECRETS_DIR = Path("/secrets")
 PASSWORDS_NAME = "passwords.json"
+STATE = Path("/setup/projects.json")
 EMAIL = "admin@example.com"
 BACKEND_USER = "label-studio"
 _PASSWORDS = (
@@ -42,10 +45,10 @@ GROUPS = {
 
 
 def main() -> None:
-    """Write all files; with the argument `login`, tell a person how to log in instead."""
+    """Write all files; with the argument `login`, print how to log in instead."""
     passwords = load_passwords(SECRETS_DIR)
     if sys.argv[1:] == ["login"]:
-        print(login_text(passwords, os.environ))
+        print(login_text(passwords, os.environ, known_project(STATE)))
         return
     write_files(SECRETS_DIR, service_files(passwords, os.environ["CARCOND_SUBNET"]), GROUPS)
     print("passwords are in the volume `secrets`. To see how to log in: docker compose run --rm secrets login")
@@ -55,19 +58,38 @@ def load_passwords(folder: Path) -> dict[str, str]:
     """Read the passwords, or make them. A later release's new ones are added, the others never change."""
     path = folder / PASSWORDS_NAME
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # Hexadecimal: at home in addresses, SQL, shell and configuration files alike. 40 digits is Label Studio's token.
+    # Hexadecimal needs no escaping in addresses, SQL, shell or configuration files. Label Studio's token has 40 digits.
     passwords = {name: known.get(name) or secrets.token_hex(20) for name in _PASSWORDS}
     if passwords != known:
         _write(path, json.dumps(passwords, indent=2) + "\n", 0o600)
     return passwords
 
 
-def login_text(passwords: Mapping[str, str], environment: Mapping[str, str]) -> str:
-    """What a person needs to log in."""
+def known_project(state: Path) -> int | None:
+    """Number of the project that `docker.prepare` made: of the user's photos, else of the drawn ones, else None."""
+    known = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {}
+    number = known.get("photos", known.get("samples"))
+    return None if number is None else int(number)
+
+
+def login_text(passwords: Mapping[str, str], environment: Mapping[str, str], project_id: int | None) -> str:
+    """Instructions for logging in and the first steps.
+
+    Args:
+        passwords: from `load_passwords`.
+        environment: has Label Studio's address for browsers as `CARCOND_URL`.
+        project_id: the project to label; None before the service `setup` has made one.
+    """
+    base = environment.get("CARCOND_URL", "")
+    address = base if project_id is None else project_url(base, project_id)
+    steps = indent(
+        "There is no project yet: docker compose logs setup" if project_id is None else numbered_steps(), "  "
+    )
     return (
-        f"Label Studio: {environment.get('CARCOND_URL', '')}\n"
+        f"Label Studio: {address}\n"
         f"  E-mail    {EMAIL}\n"
         f"  Password  {passwords['label_studio_password']}\n"
+        f"{steps}\n"
         "Demo and dashboard (profile `demo`):\n"
         f"  User      {BACKEND_USER}\n"
         f"  Password  {passwords['backend']}\n"
@@ -119,7 +141,7 @@ def write_files(folder: Path, files: Mapping[str, str], groups: Mapping[str, int
 
 
 def _with_demo_token(token: str) -> str:
-    """A line that adds the demo to the applications that somebody named in `.env`."""
+    """A line that adds the demo to the applications in `.env`."""
     digest = hashlib.sha256(token.encode()).hexdigest()
     return f'export CARCOND_API_TOKENS="${{CARCOND_API_TOKENS:+$CARCOND_API_TOKENS,}}demo:{digest}"\n'
 

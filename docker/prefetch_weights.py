@@ -10,14 +10,14 @@ _TIMEOUT_S = 5.0
 
 
 def main() -> None:
-    """Download the weights into the hub's cache, or say that `encoder` will look for them when it runs."""
+    """Download the weights into the hub's cache, or report that `encoder` will download them when it runs."""
     (name,) = sys.argv[1:]
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         print(f"timm knows no weights of {name!r} in the hub")
         return
     try:
-        # The download alone would retry for half a minute before it says that there is no way to the hub.
+        # The download alone would retry for half a minute before it reports that the hub is unreachable.
         get_hf_file_metadata(hf_hub_url(config.hf_hub_id, _FILE), timeout=_TIMEOUT_S)
         path = hf_hub_download(config.hf_hub_id, _FILE)
     except Exception as error:  # the hub client's releases differ in what they let through

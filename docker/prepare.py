@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-from backend.backend_address import BackendAddress
-from backend.labelstudio import LabelStudioApi
-from backend.ml_backends import BACKEND_TITLE
-from backend.provision import PROJECT_TITLE, SAMPLING, find_or_create_project, provision
-from backend.webhooks import read_webhooks
+from backend.label_studio.backend_address import BackendAddress
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.ml_backends import BACKEND_TITLE
+from backend.label_studio.provision import PROJECT_TITLE, SAMPLING, find_or_create_project, provision
+from backend.label_studio.way_in import project_url
+from backend.label_studio.webhooks import read_webhooks
+from carcond.data.synthetic_photos import draw_samples
 from carcond.errors import CarcondError, LabelStudioError
-from carcond.samples import draw_samples
 from carcond.settings import get_settings
 from scripts.photo_import import PHOTO_SUFFIXES, import_photos
 from scripts.preflight import StackError
@@ -35,15 +36,15 @@ def main() -> None:
         project_id = prepare(LabelStudioApi.from_settings(get_settings()))
     except CarcondError as error:
         sys.exit(f"setup: {error}")
-    _say(f"label at {os.environ['LABEL_STUDIO_HOST']}/projects/{project_id}/data?labeling=1")
-    _say("to see e-mail and password: docker compose run --rm secrets login")
+    _say(f"label at {project_url(os.environ['LABEL_STUDIO_HOST'], project_id)}")
+    _say("to see e-mail, password and what to click: docker compose run --rm secrets login")
 
 
 def prepare(api: LabelStudioApi) -> int:
-    """Make or find the project, import what is new, connect the backend, and look whether all of it holds."""
+    """Make or find the project, import new photos, connect the backend, and verify the result."""
     known: dict[str, int] = json.loads(STATE.read_text(encoding="utf-8")) if STATE.exists() else {}
     _check_readable(PHOTOS)
-    # Drawings never get among somebody's photos: they have a project of their own.
+    # Drawings are never mixed with real photos: they have a project of their own.
     kind = "photos" if "photos" in known or _has_photos(PHOTOS) else "samples"
     project_id, _ = find_or_create_project(api, _TITLES[kind], known.get(kind))
     STATE.write_text(json.dumps(known | {kind: project_id}) + "\n", encoding="utf-8")
@@ -60,7 +61,7 @@ def _say(message: str) -> None:
 
 
 def _check_readable(folder: Path) -> None:
-    """Label Studio's user and this one are strangers to the person whose photos they are."""
+    """Raise if the containers' users lack permission to read the host user's photos."""
     closed = [path for path in (folder, *folder.rglob("*")) if not os.access(path, os.R_OK)]
     if closed:
         raise StackError(
@@ -87,10 +88,10 @@ def _import(api: LabelStudioApi, project_id: int, kind: str) -> None:
 
 
 def verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> None:
-    """Look at what Label Studio really keeps, since it says nothing when some of it fails.
+    """Verify the project in Label Studio, which does not report all failures.
 
     Raises:
-        LabelStudioError: it keeps something else than was asked of it.
+        LabelStudioError: its state differs from the requested one.
     """
     hooks = read_webhooks(api, project_id)
     if [hook["is_active"] for hook in hooks if hook["url"] == backend.webhook_url] != [True]:
@@ -111,8 +112,8 @@ def verify(api: LabelStudioApi, backend: BackendAddress, project_id: int) -> Non
     if project.model_version not in ("", BACKEND_TITLE):
         _say(f"webhook, sampling and version are as they should be; {project.model_version} is serving")
     else:
-        # Thousands of new photos are looked at before the first queue is published.
-        _say("webhook and sampling are as they should be. No version yet: the worker is still looking at the photos")
+        # Thousands of new photos are embedded before the first queue is published.
+        _say("webhook and sampling are as they should be. No version yet: the worker is still embedding the photos")
 
 
 if __name__ == "__main__":

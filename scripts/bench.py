@@ -3,6 +3,8 @@
 import contextlib
 import json
 import logging
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,10 +18,15 @@ from rich.table import Table
 # Run as a file, Python looks for modules beside this one and not in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from carcond.encoder import Encoder, find_encoder
+from carcond import fault_points
+from carcond.data.synthetic_photos import draw_samples
 from carcond.errors import CarcondError
+from carcond.model.encoder import Encoder, encoders_dir, find_encoder
 from carcond.settings import get_settings
+from scripts.bench_chaos import bench_chaos
 from scripts.bench_explain import bench_explain
+from scripts.bench_labellers import bench_labellers
+from scripts.bench_load import bench_load
 from scripts.bench_loop import bench_loop
 from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
@@ -32,29 +39,65 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 _log = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON only")]
-DataOption = Annotated[Path | None, typer.Option(help="keep the stack's data here; without it, a temporary folder")]
+ModelsOption = Annotated[Path | None, typer.Option(help="models directory with the encoder")]
+PeopleOption = Annotated[int, typer.Option(min=1, help="number of annotators, each in a browser")]
+PhotosOption = Annotated[Path | None, typer.Option(help="folder with the photos. Default: drawn cars")]
+LabelsOption = Annotated[Path | None, typer.Option(help="CSV with the columns file, damage, cleanliness")]
+PoolOption = Annotated[int, typer.Option(min=1, help="number of drawn cars")]
+ArtefactsOption = Annotated[Path | None, typer.Option(help="folder for screenshots of failures")]
+DataOption = Annotated[Path | None, typer.Option(help="folder for the stack's data. Default: temporary")]
 
 
 @contextlib.contextmanager
-def _stack(data: Path | None, models_dir: Path | None) -> Iterator[Stack]:
+def _stack(
+    data: Path | None, models_dir: Path | None, postgres_url: str = "", faults: Path | None = None
+) -> Iterator[Stack]:
     with contextlib.ExitStack() as resources:
         folder = data or Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="carcond-bench-")))
+        if models_dir:
+            _take_encoder(models_dir, folder / "models")
         label_studio_port, backend_port, redis_port = free_ports(3)
-        options = StackOptions(folder, label_studio_port, backend_port, redis_port, models_dir=models_dir)
+        options = StackOptions(
+            folder,
+            label_studio_port,
+            backend_port,
+            redis_port,
+            label_studio_postgres=postgres_url,
+            extra_environment={fault_points.VARIABLE: str(faults)} if faults else {},
+        )
         yield resources.enter_context(Stack(options, _log.print))
+
+
+@contextlib.contextmanager
+def _pool(photos_dir: Path | None, labels: Path | None, count: int) -> Iterator[tuple[Path, Path]]:
+    """The folder with the photos and the CSV of their classes: those that are named, else of so many drawn cars."""
+    if (photos_dir is None) != (labels is None):
+        raise typer.BadParameter("--photos-dir and --labels go together")
+    with tempfile.TemporaryDirectory(prefix="carcond-cars-") as drawn:
+        if photos_dir is None or labels is None:
+            photos_dir, labels = Path(drawn), Path(drawn) / "labels.csv"
+            draw_samples(photos_dir, count, seed=7, labels=True)
+        yield photos_dir, labels
+
+
+def _take_encoder(models_dir: Path, own: Path) -> None:
+    """Copy the encoders but not the versions, which are of other projects with the same numbers."""
+    if not encoders_dir(models_dir).is_dir():
+        raise StackError(f"expected an encoder in {encoders_dir(models_dir)}: leave out --models-dir, or name another")
+    shutil.copytree(encoders_dir(models_dir), encoders_dir(own), dirs_exist_ok=True)
 
 
 @app.command()
 def loop(
     photos: Annotated[Path, typer.Option(help="folder with the photos")],
-    labels: Annotated[Path, typer.Option(help="CSV with the columns file, damage, cleanliness, and maybe split")],
-    count: Annotated[int, typer.Option(help="how many photos to label")] = 200,
-    every: Annotated[int, typer.Option(help="measure after every so many labels")] = 25,
+    labels: Annotated[Path, typer.Option(help="CSV with the columns file, damage, cleanliness and optionally split")],
+    count: Annotated[int, typer.Option(help="number of photos to label")] = 200,
+    every: Annotated[int, typer.Option(help="number of labels between two measurements")] = 25,
     data: DataOption = None,
-    models_dir: Annotated[Path | None, typer.Option(help="take the encoder from here")] = None,
+    models_dir: ModelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Label a real stack with an oracle, in the order served, and measure the model and the waiting."""
+    """Label a real stack with an oracle, in the order served, and measure accuracy and waiting time."""
     with _stack(data, models_dir) as stack:
         report = bench_loop(stack, photos, labels, count=count, every=every, say=_log.print)
     if as_json:
@@ -63,6 +106,105 @@ def loop(
     curve = report.pop("curve")
     _print_rows("Score on the test split", [_flat(point) for point in curve])
     _print_rows("The loop", [_flat(report)])
+
+
+@app.command()
+def labellers(
+    people: PeopleOption = 2,
+    photos: Annotated[int, typer.Option(min=1, help="number of photos they label together")] = 300,
+    pace: Annotated[float, typer.Option(min=0.1, help="mean time per photo, in seconds")] = 2.0,
+    photos_dir: PhotosOption = None,
+    labels: LabelsOption = None,
+    pool: PoolOption = 1000,
+    seed: Annotated[int, typer.Option(help="seed of the annotators' actions")] = 1,
+    artefacts: ArtefactsOption = None,
+    label_studio_database: Annotated[
+        str, typer.Option(help="an empty PostgreSQL database for Label Studio, as postgresql://USER@HOST:PORT/NAME")
+    ] = "",
+    data: DataOption = None,
+    models_dir: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label a real stack in Chromium, and count refused, blank, duplicate and lost labels."""
+    with (
+        _pool(photos_dir, labels, pool) as (folder, truth),
+        _stack(data, models_dir, label_studio_database) as stack,
+    ):
+        report = bench_labellers(
+            stack,
+            folder,
+            truth,
+            people=people,
+            photos=photos,
+            pace_s=pace,
+            artefacts=artefacts or Path(tempfile.gettempdir()) / f"carcond-labellers-{os.getpid()}",
+            seed=seed,
+            say=_log.print,
+        )
+    if as_json:
+        print(json.dumps(report))
+        return
+    incidents, differences = report.pop("incidents"), report.pop("differences")
+    _print_rows("People who label", [_flat(report)])
+    if incidents:
+        _print_rows("What should not be", [*incidents, {}])
+    for difference in differences:
+        print(difference)
+
+
+@app.command()
+def chaos(
+    minutes: Annotated[float, typer.Option(min=0.5, help="time of labelling and killing")] = 30,
+    people: PeopleOption = 2,
+    pace: Annotated[float, typer.Option(min=0.1, help="mean time per photo, in seconds")] = 3.0,
+    photos_dir: PhotosOption = None,
+    labels: LabelsOption = None,
+    pool: PoolOption = 1000,
+    seed: Annotated[int, typer.Option(help="seed of the annotators' actions and of the kills")] = 1,
+    artefacts: ArtefactsOption = None,
+    data: DataOption = None,
+    models_dir: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Label a real stack in Chromium while its servers are killed at random; count lost and doubled labels."""
+    with (
+        _pool(photos_dir, labels, pool) as (folder, truth),
+        tempfile.TemporaryDirectory(prefix="carcond-faults-") as faults,
+        _stack(data, models_dir, faults=Path(faults)) as stack,
+    ):
+        report = bench_chaos(
+            stack,
+            folder,
+            truth,
+            minutes=minutes,
+            people=people,
+            pace_s=pace,
+            artefacts=artefacts or Path(tempfile.gettempdir()) / f"carcond-chaos-{os.getpid()}",
+            seed=seed,
+            say=_log.print,
+        )
+    if as_json:
+        print(json.dumps(report))
+        return
+    differences = report.pop("differences")
+    _print_rows("Labelling through kills", [_flat(report)])
+    for difference in differences:
+        print(difference)
+
+
+@app.command()
+def load(
+    minutes: Annotated[float, typer.Option(min=0.5, help="time of labelling through the API")] = 10,
+    labellers: Annotated[int, typer.Option(min=1, help="number of annotators, each at most one label a second")] = 50,
+    tasks: Annotated[int, typer.Option(min=100, help="number of tasks")] = 6000,
+    data: DataOption = None,
+    models_dir: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a burst of 10 000 webhooks, 50 clients at once, a /predict of 5 000 tasks, and 50 annotators."""
+    with _stack(data, models_dir) as stack:
+        report = bench_load(stack, minutes=minutes, labellers=labellers, tasks=tasks, say=_log.print)
+    print(json.dumps(report)) if as_json else _print_rows("Load", [_flat(report)])
 
 
 @app.command()
@@ -75,7 +217,7 @@ def serving(as_json: JsonOption = False, models_dir: Annotated[Path | None, type
 
 @app.command()
 def rest(as_json: JsonOption = False) -> None:
-    """Measure the JSON API: one caller, twenty at once, and Label Studio's routes beside them."""
+    """Measure the JSON API: one client, twenty at once, and Label Studio's routes beside them."""
     with tempfile.TemporaryDirectory(prefix="carcond-bench-") as folder:
         report = bench_rest(Path(folder))
     print(json.dumps(report)) if as_json else _print_rows("The JSON API", [_flat(report)])
@@ -91,9 +233,9 @@ def refit(as_json: JsonOption = False) -> None:
 @app.command()
 def explain(
     as_json: JsonOption = False,
-    models_dir: Annotated[Path | None, typer.Option(help="take the encoder from here")] = None,
+    models_dir: ModelsOption = None,
 ) -> None:
-    """Measure what the picture of an activation costs on top of a prediction, with the encoder in use."""
+    """Measure the overhead of an activation overlay over a prediction, with the encoder in use."""
     settings = get_settings()
     encoder = Encoder.load(find_encoder(models_dir or settings.models_dir), settings.encoder_threads)
     report = bench_explain(encoder)

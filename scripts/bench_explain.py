@@ -1,4 +1,4 @@
-"""What a picture of the activation costs on top of a prediction, in one process and side by side."""
+"""Overhead of an activation overlay over a prediction, in one process and side by side."""
 
 import statistics
 import time
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from carcond.encoder import Encoder
-from carcond.explain import explain
-from carcond.heads import FloatArray
-from carcond.images import decode_photo, to_pixels
+from carcond.arrays import FloatArray
+from carcond.data.images import decode_photo, to_pixels
+from carcond.model.encoder import Encoder
+from carcond.model.explain import explain
 from scripts.made_up_heads import made_up_heads
 
 _SIZE = (1280, 960)
@@ -23,7 +23,7 @@ _MAX_PIXELS = 10_000_000
 def bench_explain(encoder: Encoder) -> dict[str, Any]:
     """Milliseconds of each step for a photo of 1280x960 pixels (least, median, p90), with heads of made-up weights.
 
-    The steps take turns, so that what else the machine does meets all of them alike.
+    The steps take turns, so that other load on the machine affects all of them alike.
     """
     heads, data = made_up_heads(encoder), _photo()
     photo = decode_photo(data, target=encoder.spec.size, max_pixels=_MAX_PIXELS)

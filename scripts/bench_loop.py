@@ -1,4 +1,4 @@
-"""The loop, driven by an oracle on a real stack: what labels buy, and how long annotators wait for it."""
+"""The loop, driven by an oracle on a real stack: learning curve, and waiting time of annotators."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from backend.labelstudio import LabelStudioApi
-from carcond.evaluation import evaluate
-from carcond.heads import UNKNOWN, FloatArray, IntArray
-from carcond.registry import Registry
+from backend.label_studio.client import LabelStudioApi
+from carcond.arrays import UNKNOWN, FloatArray, IntArray
+from carcond.evaluation.metrics import evaluate
+from carcond.registry.registry import Registry
 from carcond.settings import Settings
-from carcond.store import Store
+from carcond.store.store import Store
 from carcond.taxonomy import TASKS
 from scripts.oracle import TEST, Labelled, Oracle, Truth, file_of_task, read_truth
 from scripts.preflight import StackError
@@ -90,7 +90,7 @@ class _Bench:
         )
 
     def wait_for_order(self, done: Labelled) -> float | None:
-        """Seconds from the submit until the order of a model that knows the label is served.
+        """Seconds from the submit until the order of a model fitted with the label is served.
 
         None while too few classes are labelled for a first version.
         """
@@ -107,7 +107,7 @@ class _Bench:
         return project.model_version == version.name
 
     def _classes_seen(self) -> list[str]:
-        """Tasks of which two classes are labelled outside the hold-out."""
+        """Tasks with two labelled classes outside the hold-out."""
         stated: dict[str, set[str]] = {}
         sides = {photo.task_id: photo.side for photo in self._store.photos(self._project_id)}
         for row in self._store.annotations(self._project_id):
@@ -122,7 +122,9 @@ class _Bench:
         point: dict[str, Any] = {"labels": labels}
         if version is not None:
             for task, metrics in evaluate(version.heads, *self._test_set()).items():
-                point[task] = {name: round(metrics[name], 4) for name in ("accuracy", "macro_f1")}
+                figures = {name: metrics[name] for name in ("accuracy", "macro_f1")}
+                # A test split of one class has no macro-F1.
+                point[task] = {name: value and round(value, 4) for name, value in figures.items()}
         return point
 
     def _test_set(self) -> tuple[FloatArray, dict[str, IntArray]]:
@@ -148,13 +150,12 @@ class _Bench:
         return self._test
 
     def accounts(self) -> dict[str, int]:
-        """How many labels Label Studio holds, and how many the serving version was fitted or measured on."""
+        """Number of labels in Label Studio, and of those that the serving version was fitted or measured on."""
         raw = self._api.project(self._project_id).raw
         version = self._registry.current()
-        labels = version.card["labels"] if version else {"train": 0, "holdout": 0}
         return {
             "labels_in_label_studio": int(raw["num_tasks_with_annotations"]),
-            "labels_trained_or_held": int(labels["train"]) + int(labels["holdout"]),
+            "labels_trained_or_held": version.card.labels.used if version else 0,
         }
 
 

@@ -1,4 +1,4 @@
-"""How long fitting the heads takes."""
+"""Fitting time of the heads."""
 
 import statistics
 import time
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from carcond.head_fitting import fit_heads
-from carcond.heads import IntArray
+from carcond.arrays import IntArray
+from carcond.model.head_fitting import fit_heads
 from carcond.taxonomy import TASKS
 
 _DIMENSIONS = (1280, 1792)  # EfficientNet-Lite0, EfficientNet-B4

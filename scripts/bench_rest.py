@@ -1,4 +1,4 @@
-"""The JSON API with EfficientNet-B4 of random weights: one caller, a crowd, and Label Studio's routes beside it.
+"""The JSON API with EfficientNet-B4 of random weights: one client, many clients, and Label Studio's routes beside them.
 
 Speed does not depend on the weights. Redis and gunicorn run, Label Studio and the worker do not.
 """
@@ -20,11 +20,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from carcond.encoder import Encoder
-from carcond.images import decode_photo, to_pixels
-from carcond.registry import Registry
-from carcond.samples import draw_picture
+from carcond.data.images import decode_photo, to_pixels
+from carcond.data.synthetic_photos import draw_picture
+from carcond.model.encoder import Encoder
+from carcond.model.version_card import VersionCard
+from carcond.registry.registry import Registry
 from carcond.taxonomy import CLEANLINESS, DAMAGE
+from carcond.training.network import build_encoder
 from scripts import redis_server
 from scripts.made_up_heads import made_up_heads
 from scripts.ports import free_ports
@@ -38,7 +40,7 @@ _PROJECT = 1
 
 
 def bench_rest(folder: Path) -> dict[str, Any]:
-    """Milliseconds of one caller, of the network alone, of 20 callers at once, and of /health and /webhook beside them.
+    """Milliseconds of one client, of the network alone, of 20 clients at once, and of /health and /webhook beside them.
 
     Args:
         folder: an empty one, for models, store and logs.
@@ -64,16 +66,14 @@ def bench_rest(folder: Path) -> dict[str, Any]:
 
 
 def _make_models(models_dir: Path) -> Encoder:
-    from carcond.finetuning.network import build_encoder  # noqa: PLC0415 - torch takes seconds to import
-
     encoder = Encoder.load(build_encoder(models_dir, "efficientnet_b4", "random"))
     registry = Registry(models_dir, _PROJECT)
-    registry.promote(registry.write(made_up_heads(encoder), {}, []))
+    registry.promote(registry.write(made_up_heads(encoder), VersionCard(), []))
     return encoder
 
 
 def _photo() -> bytes:
-    """A drawn car of the size that phones send, with noise, which JPEG cannot make small."""
+    """A drawn car of the size of phone photos, with noise, which JPEG cannot compress."""
     rng = np.random.default_rng(0)
     picture = draw_picture(rng, damage=DAMAGE.class_keys[0], cleanliness=CLEANLINESS.class_keys[0]).resize(_SIZE)
     file = BytesIO()
@@ -83,7 +83,7 @@ def _photo() -> bytes:
 
 @contextlib.contextmanager
 def _service(folder: Path, models_dir: Path) -> Iterator[str]:
-    """The address of a backend of our own."""
+    """URL of a backend started for the benchmark."""
     port, redis_port = free_ports(2)
     password = secrets.token_hex(16)
     redis_url = f"redis://:{password}@127.0.0.1:{redis_port}/0"
@@ -112,7 +112,7 @@ def _ask(client: httpx.Client, photo: bytes, **fields: str) -> None:
 
 
 def _call(client: httpx.Client, path: str) -> None:
-    """What Label Studio asks of a route."""
+    """Request of Label Studio to a route."""
     if path == "/health":
         client.get(path).raise_for_status()
     else:
@@ -121,7 +121,7 @@ def _call(client: httpx.Client, path: str) -> None:
 
 
 def _crowd(url: str, photo: bytes) -> dict[str, Any]:
-    """Callers that all ask again as soon as they are answered, and Label Studio beside them."""
+    """Clients that repeat their request as soon as it is answered, and Label Studio beside them."""
     done = threading.Event()
     beside: dict[str, list[float]] = {"/health": [], "/webhook": []}
 

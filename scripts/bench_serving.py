@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from carcond.samples import draw_samples
+from carcond.data.synthetic_photos import draw_samples
 from scripts.oracle import Oracle, read_truth
 from scripts.stack import Stack
 
@@ -29,7 +29,7 @@ def bench_serving(stack: Stack) -> dict[str, Any]:
         project_id = stack.provision("bench").project_id
         stack.import_photos(project_id, photos)
         oracle = Oracle(stack.api(), project_id, read_truth(photos / "labels.csv"))
-        _label_until_versioned(stack, oracle, project_id)
+        oracle.label_until_versioned()
         auth = (stack.credentials.backend_user, stack.credentials.backend_password)
         with httpx.Client(base_url=stack.backend_url, auth=auth, trust_env=False) as client:
             task = oracle.next_task()
@@ -49,12 +49,6 @@ def bench_serving(stack: Stack) -> dict[str, Any]:
         return {**report, "start_s": round(time.monotonic() - began, 2)}
 
 
-def _label_until_versioned(stack: Stack, oracle: Oracle, project_id: int) -> None:
-    while stack.api().project(project_id).model_version in ("", "carcond", "carcond-0000"):
-        oracle.label_next()
-        time.sleep(1)
-
-
 def _time(call: Callable[[], httpx.Response]) -> dict[str, float]:
     milliseconds = []
     for _ in range(_REQUESTS):
@@ -68,7 +62,7 @@ def _time(call: Callable[[], httpx.Response]) -> dict[str, float]:
 
 
 def _memory_of_web_process(pid: int) -> int:
-    """Resident memory of gunicorn's greatest web process, in MB."""
+    """Resident memory of gunicorn's largest web process, in MB."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     sizes = []
     for child in children:

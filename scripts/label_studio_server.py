@@ -1,4 +1,4 @@
-"""A real Label Studio on this machine: its own environment, and the settings it is started with."""
+"""A real Label Studio on this machine: its own environment, and its settings."""
 
 import contextlib
 import fcntl
@@ -8,20 +8,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from backend.ssrf_guard import LOOPBACK, closed_subnets
+from backend.label_studio.ssrf_guard import closed_subnets
 from scripts.credentials import Credentials
 from scripts.preflight import StackError, check_disk, make_directory
 
 LABEL_STUDIO_VERSION = "1.23.2"
 INSTALL_MIB = 1500
 
-# Label Studio reads settings without a prefix too (HOST, DEBUG, USERNAME ...), so little is handed on.
+# Settings without a variable in Label Studio: a folder with nothing else in it, and the module's name.
+_SETTINGS = Path(__file__).with_name("label_studio") / "carcond_label_studio_settings.py"
+
+# Label Studio reads settings without a prefix too (HOST, DEBUG, USERNAME ...), so little is passed on.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 def install(venv: Path, say: Callable[[str], None]) -> None:
-    """Make Label Studio's environment unless it is there; safe when two ask at once.
+    """Make Label Studio's environment unless it exists; safe for concurrent calls.
 
     Raises:
         StackError: no room on the disk, or pip failed.
@@ -52,13 +56,13 @@ def _run(command: list[str]) -> None:
 
 
 def prepare_database(data_dir: Path) -> bool:
-    """Make the database file, in the mode in which readers and a writer do not lock each other out.
+    """Make the database file in WAL mode, in which readers and a writer do not block each other.
 
-    In SQLite's default mode an annotator who asks for the next photo while predictions are written
-    can get "database is locked" for an answer. The mode is kept in the file.
+    In SQLite's default mode an annotator who requests the next photo while predictions are written
+    can get the error "database is locked". The mode is stored in the file.
 
     Returns:
-        Whether the file is new.
+        True if the file is new.
     """
     path = data_dir / "label_studio.sqlite3"
     is_new = not path.exists()
@@ -67,39 +71,76 @@ def prepare_database(data_dir: Path) -> bool:
     return is_new
 
 
-def command(venv: Path, port: int) -> list[str]:
-    """How Label Studio is started."""
+def command(venv: Path, port: int, address: str = "127.0.0.1") -> list[str]:
+    """Command line that starts Label Studio.
+
+    Args:
+        venv: its environment.
+        port: to listen on.
+        address: of this machine, to listen on.
+    """
     program = str(venv / "bin" / "label-studio")
-    return [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "-p", str(port)]
+    return [program, "start", "--no-browser", "--internal-host", address, "-p", str(port)]
 
 
-def environment(data_dir: Path, photos_root: Path, url: str, credentials: Credentials) -> dict[str, str]:
+def _database(postgres_url: str) -> dict[str, str]:
+    if not postgres_url:
+        return {"DJANGO_DB": "sqlite"}
+    parts = urlsplit(postgres_url)
+    return {
+        "DJANGO_DB": "default",
+        "POSTGRE_HOST": parts.hostname or "127.0.0.1",
+        "POSTGRE_PORT": str(parts.port or 5432),
+        "POSTGRE_NAME": parts.path.lstrip("/"),
+        "POSTGRE_USER": unquote(parts.username or ""),
+        "POSTGRE_PASSWORD": unquote(parts.password or ""),
+    }
+
+
+def environment(
+    data_dir: Path,
+    photos_root: Path,
+    url: str,
+    credentials: Credentials,
+    postgres_url: str = "",
+    backend_host: str = "127.0.0.1",
+) -> dict[str, str]:
     """Label Studio's settings.
 
     Args:
-        data_dir: where it keeps its database and uploads.
+        data_dir: folder of its database and uploads.
         photos_root: the folder that local files are served from.
         url: under which browsers reach it.
         credentials: read by it when it makes its database, later ignored.
+        postgres_url: address of its PostgreSQL database; empty for a SQLite file in `data_dir`.
+        backend_host: the one inner address that it may call.
     """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    return inherited | {
-        "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
-        "LABEL_STUDIO_USERNAME": credentials.label_studio_email,
-        "LABEL_STUDIO_PASSWORD": credentials.label_studio_password,
-        "LABEL_STUDIO_USER_TOKEN": credentials.label_studio_token,
-        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
-        "LABEL_STUDIO_HOST": url,
-        "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
-        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos_root),
-        "SSRF_PROTECTION_ENABLED": "true",
-        "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(closed_subnets(LOOPBACK)),
-        # Nothing is reported to anyone.
-        "SENTRY_DSN": "",
-        "FRONTEND_SENTRY_DSN": "",
-        "COLLECT_ANALYTICS": "false",
-        "LATEST_VERSION_CHECK": "false",
-        "LOG_LEVEL": "WARNING",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        inherited
+        | _database(postgres_url)
+        | {
+            "DJANGO_SETTINGS_MODULE": _SETTINGS.stem,
+            "PYTHONPATH": str(_SETTINGS.parent),
+            "LABEL_STUDIO_BASE_DATA_DIR": str(data_dir),
+            "LABEL_STUDIO_USERNAME": credentials.label_studio_email,
+            "LABEL_STUDIO_PASSWORD": credentials.label_studio_password,
+            "LABEL_STUDIO_USER_TOKEN": credentials.label_studio_token,
+            "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+            "LABEL_STUDIO_HOST": url,
+            # An account needs an invitation, also where --host lets others reach the page.
+            "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+            "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos_root),
+            "SSRF_PROTECTION_ENABLED": "true",
+            "USE_DEFAULT_BANNED_SUBNETS": "false",
+            "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(closed_subnets(f"{backend_host}/32")),
+            # No telemetry.
+            "SENTRY_DSN": "",
+            "FRONTEND_SENTRY_DSN": "",
+            "COLLECT_ANALYTICS": "false",
+            "LATEST_VERSION_CHECK": "false",
+            "LOG_LEVEL": "WARNING",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )

@@ -1,4 +1,4 @@
-"""Writes docs/licences.md: what carcond depends on, and under which licences, from the installed packages.
+"""Writes docs/licences.md: the dependencies of carcond and their licences, from the installed packages.
 
 .venv/bin/python scripts/licences.py
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "licences.md"
-# What is needed to work on carcond itself, and comes with no installation of it.
+# Development tools, which no installation of carcond includes.
 _NOT_SHIPPED = {"dev"}
-# Words of a licence under which a program may be used, changed and passed on with no more than a notice.
+# Names of permissive licences, which require no more than a notice.
 _PERMISSIVE = re.compile(
     r"Apache|\bMIT\b|\bBSD|\bISC\b|\bPSF|Python Software Foundation|\bCNRI|\bTCL\b|\bBSL-1\.0|\bHPND|\b0BSD|\bZlib",
     re.IGNORECASE,
@@ -38,7 +38,7 @@ class Package:
 
     @property
     def remark(self) -> str:
-        """What is to be said of a licence that asks for more than a notice; empty for a permissive one."""
+        """Remark on a licence that requires more than a notice; empty for a permissive one."""
         if not _NOT_PERMISSIVE.search(self.licence) and _PERMISSIVE.search(self.licence):
             return ""
         if self.name.startswith(("nvidia-", "cuda-")):
@@ -47,10 +47,10 @@ class Package:
 
 
 def packages() -> list[Package]:
-    """All that is installed because carcond asks for it, by name."""
+    """Installed direct and indirect dependencies of carcond, by name."""
     extras = set(distribution("carcond").metadata.get_all("Provides-Extra") or ()) - _NOT_SHIPPED
     found = _walk("carcond", ("", *extras), set())
-    # Installed without what it asks for: its own pins are old.
+    # Installed without its dependencies: its own pins are old.
     all_found = [each for each in (*found, distribution("label-studio-ml")) if each.name != "carcond"]
     return sorted({Package(_normal(each.name), _licence(each)) for each in all_found}, key=lambda package: package.name)
 
@@ -75,7 +75,7 @@ def _normal(name: str) -> str:
 
 
 def _licence(found: Distribution) -> str:
-    """What the package's metadata states, else what the first lines of its licence file do."""
+    """Licence from the package's metadata, else from the first lines of its licence file."""
     facts = found.metadata.json
     stated, named = str(facts.get("license_expression") or ""), str(facts.get("license") or "").strip()
     classified = [c.split(" :: ")[-1] for c in found.metadata.get_all("Classifier") or () if c.startswith("License ::")]

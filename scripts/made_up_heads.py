@@ -1,9 +1,9 @@
-"""Heads that have learnt nothing, for measuring time: it does not depend on the weights."""
+"""Heads of random weights for benchmarks: time does not depend on the weights."""
 
 import numpy as np
 
-from carcond.encoder import Encoder
-from carcond.heads import Head, Heads
+from carcond.model.encoder import Encoder
+from carcond.model.heads import Head, Heads
 from carcond.taxonomy import TASKS
 
 

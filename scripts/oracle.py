@@ -1,4 +1,4 @@
-"""An annotator that knows the answers: labels what Label Studio serves, from a CSV of true classes."""
+"""Oracle annotator: labels the tasks that Label Studio serves, from a CSV of true classes."""
 
 import csv
 import time
@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from backend.label_config import LabelBinding, bind_label_config
-from backend.labelstudio import LabelStudioApi
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.label_config import CONFIDENCE_TAG, SHOWN_TAG, LabelBinding, bind_label_config
 from carcond.errors import LabelStudioError
 from carcond.taxonomy import TASKS
+from scripts.page_requests import next_task_request, page_result, submit_request, update_request
 from scripts.preflight import StackError
 
+_FIRST_VERSION_S = 600.0
 TEST = "test"
-"""Split of the photos that are only measured on: the oracle skips them."""
+"""Split of the photos that the model is only measured on: the oracle skips them."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What a CSV says of one photo: its classes by task key (unknown ones absent) and its split."""
+    """Row of the CSV for one photo: its classes by task key (unknown ones absent) and its split."""
 
     classes: Mapping[str, str]
     split: str
@@ -32,25 +34,27 @@ class Labelled:
 
     Attributes:
         task_id: its id in Label Studio.
-        skipped: True for a photo of the test split, and for one of which nothing is known.
-        prediction: what the annotator was shown: Label Studio's prediction, or None.
+        skipped: True for a photo of the test split, and for one without known classes.
+        classes: task key -> class key, as it was labelled; empty when skipped.
+        prediction: Label Studio's prediction that the annotator was shown, or None.
         submitted_at: `time.monotonic()` when the submit began.
     """
 
     task_id: int
     skipped: bool
+    classes: Mapping[str, str]
     prediction: Mapping[str, Any] | None
     submitted_at: float
 
 
 def read_truth(path: Path) -> dict[str, Truth]:
-    """Read a CSV with the column file, one for each task of which something is known, and, if there is one, split.
+    """Read a CSV with the columns file, one per known task (at least one), and optionally split.
 
     Returns:
-        File as it stands in the CSV -> what is true of it.
+        File as it stands in the CSV -> its truth.
 
     Raises:
-        StackError: there is no column of a file, or none of a task, or a class is none of the taxonomy.
+        StackError: there is no column file, or none of a task, or a class is not in the taxonomy.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -77,7 +81,7 @@ def file_of_task(data: Mapping[str, Any], image_key: str) -> str:
 
 
 class Oracle:
-    """Labels through the same calls that Label Studio's page makes."""
+    """Labels through the same requests as Label Studio's page: see `scripts.page_requests`."""
 
     def __init__(self, api: LabelStudioApi, project_id: int, truth: Mapping[str, Truth]) -> None:
         self._api = api
@@ -87,9 +91,9 @@ class Oracle:
 
     def next_task(self) -> dict[str, Any] | None:
         """The task that is served now, locked for this annotator; None when all are done."""
-        params = {"id": "next_task", "project": self._project_id}
+        path, body = next_task_request(self._project_id)
         try:
-            return dict(self._api.request("POST", "/api/dm/actions", json={}, params=params))
+            return dict(self._api.request("POST", path, json=body))
         except LabelStudioError as error:
             if error.status == 404:
                 return None
@@ -97,21 +101,56 @@ class Oracle:
 
     def label_next(self) -> Labelled | None:
         """Label the task that is served now; None when all are done."""
+        served_at = time.monotonic()
         task = self.next_task()
         if task is None:
             return None
         truth = self._truth[file_of_task(task["data"], self.binding.image_key)]
         skipped = truth.split == TEST or not truth.classes
-        body: dict[str, Any] = {"result": [], "was_cancelled": True}
-        if not skipped:
-            stated = {task_key: (class_key, 1.0) for task_key, class_key in truth.classes.items()}
-            body = {"result": [_annotated(region) for region in self.binding.result(stated)], "was_cancelled": False}
         submitted_at = time.monotonic()
-        self._api.request("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+        classes = {} if skipped else truth.classes
+        self.submit(task, classes, lead_time_s=submitted_at - served_at, skipped=skipped)
         predictions = task.get("predictions") or [None]
-        return Labelled(int(task["id"]), skipped, predictions[0], submitted_at)
+        return Labelled(int(task["id"]), skipped, classes, predictions[0], submitted_at)
 
+    def label_until_versioned(self) -> None:
+        """Label a photo a second until a fitted version serves.
 
-def _annotated(region: Mapping[str, Any]) -> dict[str, Any]:
-    """A region as an annotator's page sends it: without a score."""
-    return {key: value for key, value in region.items() if key != "score"}
+        Raises:
+            StackError: none does in ten minutes.
+        """
+        deadline = time.monotonic() + _FIRST_VERSION_S
+        while self._api.project(self._project_id).model_version in ("", "carcond", "carcond-0000"):
+            if time.monotonic() > deadline:
+                raise StackError("no version was fitted in 10 minutes; see the stack's logs")
+            self.label_next()
+            time.sleep(1)
+
+    def submit(
+        self, task: Mapping[str, Any], classes: Mapping[str, str], *, lead_time_s: float = 1.0, skipped: bool = False
+    ) -> dict[str, Any]:
+        """Submit or skip a served task.
+
+        Args:
+            task: as `next_task` returned it.
+            classes: task key -> class key.
+            lead_time_s: time for which the photo was open.
+            skipped: skip it; the result is then its pre-label, without the line that the page leaves out.
+
+        Returns:
+            The annotation that Label Studio made.
+        """
+        chosen = self.binding.result({key: (class_key, 1.0) for key, class_key in classes.items()})
+        if skipped:
+            predicted = (task.get("predictions") or [{}])[0].get("result") or []
+            chosen = [region for region in predicted if region["from_name"] not in (CONFIDENCE_TAG, SHOWN_TAG)]
+        path, body = submit_request(task, page_result(task, chosen), lead_time_s=lead_time_s, skipped=skipped)
+        return dict(self._api.request("POST", path, json=body))
+
+    def update(self, annotation_id: int, classes: Mapping[str, str], *, lead_time_s: float = 1.0) -> None:
+        """Update an annotation, as the page does when an annotator returns to a photo."""
+        annotation = self._api.request("GET", f"/api/annotations/{annotation_id}/")
+        chosen = self.binding.result({key: (class_key, 1.0) for key, class_key in classes.items()})
+        earlier = {"predictions": [{"result": annotation["result"]}]}
+        path, body = update_request(annotation, page_result(earlier, chosen), lead_time_s=lead_time_s)
+        self._api.request("PATCH", path, json=body)

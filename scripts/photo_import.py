@@ -1,4 +1,4 @@
-"""Photos of a folder as Label Studio tasks. Nothing is copied: Label Studio serves the folder through a link."""
+"""Import of a folder's photos as Label Studio tasks, without copies: Label Studio serves the folder via a symlink."""
 
 import hashlib
 import logging
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from backend.labelstudio import LabelStudioApi
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.provision import project_ids
 from scripts.preflight import StackError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def find_photos(folder: Path) -> list[Path]:
         Paths relative to the folder, sorted.
 
     Raises:
-        StackError: it is no folder, cannot be read, or holds no photo.
+        StackError: it is not a folder, cannot be read, or has no photos.
     """
     if not folder.is_dir():
         raise StackError(f"expected a folder with photos, but {folder} is {'a file' if folder.exists() else 'missing'}")
@@ -40,7 +41,7 @@ def find_photos(folder: Path) -> list[Path]:
         logger.warning("%d photos are left out: their names are no valid UTF-8", len(photos) - len(readable))
     if not readable:
         raise StackError(
-            f"no photos in {folder}: looked in it and its folders for files that end in {', '.join(PHOTO_SUFFIXES)}"
+            f"no photos in {folder}: expected files that end in {', '.join(PHOTO_SUFFIXES)} in it or its folders"
         )
     return readable
 
@@ -62,10 +63,10 @@ def _is_unicode(path: Path) -> bool:
 
 
 def link_folder(photos_root: Path, folder: Path) -> Path:
-    """Make a folder reachable below the root that Label Studio serves.
+    """Link a folder below the root that Label Studio serves.
 
     Returns:
-        The link: the one that leads there already, or a new one named after the folder's path.
+        The link: an existing one to the folder, or a new one named after the folder's path.
     """
     target = folder.resolve()
     for known in linked_folders(photos_root):
@@ -73,14 +74,14 @@ def link_folder(photos_root: Path, folder: Path) -> Path:
             return known
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", target.name).strip("-") or "photos"
     link = photos_root / f"{slug}-{hashlib.sha256(os.fsencode(target)).hexdigest()[:8]}"
-    if link.is_symlink():  # it leads elsewhere now
+    if link.is_symlink():  # to another folder
         link = photos_root / f"{link.name}-{secrets.token_hex(4)}"
     link.symlink_to(target, target_is_directory=True)
     return link
 
 
 def linked_folders(photos_root: Path) -> list[Path]:
-    """The links made so far, those whose folder is gone included."""
+    """The existing links, broken ones included."""
     return sorted(path for path in photos_root.iterdir() if path.is_symlink())
 
 
@@ -90,7 +91,7 @@ def photo_url(path: str) -> str:
 
 
 def served_path(url: str) -> str | None:
-    """The path below the root that an address of a local file means; None for other addresses."""
+    """Path below the root of a local-files address; None for other addresses."""
     parts = urlsplit(url)
     if not parts.path.startswith(_LOCAL_FILES.rstrip("/")):
         return None
@@ -103,31 +104,46 @@ def import_photos(
     link: Path,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Make a task of every photo of a linked folder that has none yet.
+    """Make a task of every photo of a linked folder without one, also under another folder or link.
 
     Args:
-        api: the way to Label Studio.
-        project_id: the project that gets the tasks.
+        api: client of Label Studio.
+        project_id: the target project.
         link: from `link_folder`.
-        on_progress: called with how many of how many new photos are imported.
+        on_progress: called with the number of imported photos and the number of new ones.
 
     Returns:
-        How many photos were new.
+        Number of new photos.
 
     Raises:
         StackError: there are no photos.
         LabelStudioError: Label Studio refused.
     """
     _permit_serving(api, project_id, link)
-    known = set(_imported_paths(api, project_id))
-    wanted = [f"{link.name}/{photo.as_posix()}" for photo in find_photos(link)]
-    new = [path for path in wanted if path not in known]
+    new = _without_task(link, set(_imported_paths(api, project_id)))
     for start in range(0, len(new), _CHUNK):
         chunk = new[start : start + _CHUNK]
         tasks = [{"image": photo_url(path)} for path in chunk]
         api.request("POST", f"/api/projects/{project_id}/import", json=tasks)
         on_progress(start + len(chunk), len(new))
     return len(new)
+
+
+def _without_task(link: Path, imported: set[str]) -> list[str]:
+    """Paths below the root of those photos of a linked folder that are not among the imported ones.
+
+    A file with two paths, since a folder and one within it are linked, is one photo.
+    """
+    root = link.parent
+    known = {os.path.realpath(root / path) for path in imported}
+    new = []
+    for photo in find_photos(link):
+        path = f"{link.name}/{photo.as_posix()}"
+        file = os.path.realpath(root / path)
+        if path not in imported and file not in known:
+            known.add(file)
+            new.append(path)
+    return new
 
 
 def _permit_serving(api: LabelStudioApi, project_id: int, link: Path) -> None:
@@ -140,13 +156,13 @@ def _permit_serving(api: LabelStudioApi, project_id: int, link: Path) -> None:
 
 
 def follow_links(api: LabelStudioApi, photos_root: Path) -> None:
-    """Tell Label Studio the place of the links in a data folder that was moved, or restored elsewhere.
+    """Update the paths of local storages in Label Studio after the data folder was moved or restored elsewhere.
 
     Raises:
         LabelStudioError: Label Studio refused.
     """
-    for project in api.request("GET", "/api/projects/", params={"page_size": _PAGE, "include": "id"})["results"]:
-        for storage in api.request("GET", "/api/storages/localfiles", params={"project": project["id"]}):
+    for project_id in project_ids(api):
+        for storage in api.request("GET", "/api/storages/localfiles", params={"project": project_id}):
             link = photos_root / Path(storage["path"]).name
             if link.is_symlink() and storage["path"] != str(link):
                 api.request("PATCH", f"/api/storages/localfiles/{storage['id']}", json={"path": str(link)})

@@ -1,4 +1,4 @@
-"""What is looked at before anything is started: ports, disk, the data folder, and who else uses it."""
+"""Checks before the start of a stack: ports, disk, the data folder, and its lock."""
 
 import errno
 import fcntl
@@ -11,27 +11,28 @@ from pathlib import Path
 from carcond.errors import CarcondError
 
 MIB = 1024 * 1024
-# A stack that was killed needs a moment until its servers have let go of their ports.
+# The servers of a killed stack need a moment to release their ports.
 _PORT_PATIENCE_S = 3.0
 
 
 class StackError(CarcondError):
-    """The stack cannot be started; the text says what to change."""
+    """The stack cannot be started; the message says what to change."""
 
 
-def check_port(port: int, user: str, option: str) -> None:
-    """Make sure that nothing listens on a port of this machine.
+def check_port(port: int, user: str, option: str, address: str = "127.0.0.1") -> None:
+    """Check that nothing listens on a port of this machine.
 
     Args:
         port: 1 to 65535.
-        user: who wants the port, for the message.
+        user: server that needs the port, for the message.
         option: the option that changes it, for the message.
+        address: of this machine, to be listened on.
 
     Raises:
         StackError: the port is taken, or may not be used.
     """
     deadline = time.monotonic() + _PORT_PATIENCE_S
-    while (problem := _port_problem(port)) == errno.EADDRINUSE and time.monotonic() < deadline:
+    while (problem := _port_problem(port, address)) == errno.EADDRINUSE and time.monotonic() < deadline:
         time.sleep(0.2)
     if problem == errno.EADDRINUSE:
         raise StackError(
@@ -44,22 +45,22 @@ def check_port(port: int, user: str, option: str) -> None:
         )
 
 
-def _port_problem(port: int) -> int:
+def _port_problem(port: int, address: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As the servers do: a connection that has just been closed does not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError as error:
             return error.errno or errno.EINVAL
     return 0
 
 
 def check_disk(directory: Path, needed_mib: int, purpose: str) -> None:
-    """Make sure that a disk has room.
+    """Check that a disk has enough free space.
 
     Raises:
-        StackError: it has less than is needed.
+        StackError: it has less than needed.
     """
     free_mib = shutil.disk_usage(directory).free // MIB
     if free_mib < needed_mib:
@@ -70,7 +71,7 @@ def check_disk(directory: Path, needed_mib: int, purpose: str) -> None:
 
 
 def make_directory(directory: Path) -> Path:
-    """Make a folder that only this user can look into, unless it is there.
+    """Make a folder that only this user can access, unless it exists.
 
     Raises:
         StackError: it cannot be made or written to.
@@ -85,7 +86,7 @@ def make_directory(directory: Path) -> Path:
 
 
 class DataLock:
-    """Keeps a second stack off a data folder. The system lets go of it when the process ends, however it ends."""
+    """Lock of a data folder against a second stack. The system releases it when the process ends, however it ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "lock"
@@ -108,14 +109,15 @@ class DataLock:
                 raise
             raise StackError(
                 f"a stack runs already on {self._path.parent} (process {self._path.read_text().strip() or 'unknown'}): "
-                "stop it with Ctrl-C where it was started, or choose another folder with --data"
+                "stop it with Ctrl-C where it was started, or choose another folder with --data. To add photos to it: "
+                "scripts/add_photos DIR"
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock, if it is held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

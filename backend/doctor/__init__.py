@@ -1,1 +1,1 @@
-"""What `carcond doctor` looks at, finds and advises. It changes nothing."""
+"""Checks, findings and advice of `carcond doctor`. It changes nothing."""

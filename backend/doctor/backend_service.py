@@ -6,19 +6,19 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from backend.address_probes import backend_refusal
-from backend.backend_address import BackendAddress, is_guarded
 from backend.doctor.examination import ProjectExamination, ask, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.ssrf_guard import opening_lines
+from backend.label_studio.address_checks import backend_refusal
+from backend.label_studio.backend_address import BackendAddress, is_guarded
+from backend.label_studio.ssrf_guard import opening_lines
 
 NOT_CONNECTED = Kind(
     "backend-not-connected",
     Level.FAULT,
     "No pre-labels, and photos in random order; Settings > Model is empty.",
     "The project has no ML backend of carcond's connected.",
-    "Label Studio tells nobody of new labels then.",
-    "carcond connect {project} --backend {url}",
+    "Label Studio then reports no new labels.",
+    "carcond connect --project {project} --backend {url}",
 )
 NOT_FIRST = Kind(
     "backend-not-first",
@@ -41,9 +41,9 @@ UNREACHABLE = Kind(
     Level.FAULT,
     "The backend shows as disconnected; no pre-labels for new photos.",
     "Label Studio does not reach the backend at {url}; from here it {here}.",
-    "Without it Label Studio tells nobody of new labels.",
+    "Without it Label Studio reports no new labels.",
     "Start the backend (scripts/up, docker compose up backend). If it runs under another name for Label Studio: "
-    "carcond connect {project} --backend http://THAT-NAME:9090",
+    "carcond connect --project {project} --backend http://THAT-NAME:9090",
 )
 PASSWORD = Kind(
     "backend-password",
@@ -51,7 +51,7 @@ PASSWORD = Kind(
     "The backend shows an error in Settings > Model; its log has HTTP 401.",
     "The backend at {url} refuses the user and password of {whose}.",
     "It takes requests with CARCOND_BASIC_AUTH_USER and CARCOND_BASIC_AUTH_PASSWORD of its own environment only.",
-    "Set both here as they were when the backend started, then: carcond connect {project} --backend {url}",
+    "Set both here as they were when the backend started, then: carcond connect --project {project} --backend {url}",
 )
 BROKEN = Kind(
     "backend-error",
@@ -69,7 +69,7 @@ _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it here
 
 
 def check_backend(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the backend is connected, the first, reached, and takes Label Studio's password."""
+    """Check that the backend is connected, the first, reachable, and accepts Label Studio's password."""
     ours, backend = project.ours, project.backend
     url = shown_url(backend.url)
     if ours is None:
@@ -122,7 +122,7 @@ def _other_user(row: dict[str, Any], backend: BackendAddress) -> bool:
 
 
 def _status_here(backend: BackendAddress) -> int:
-    """What the backend answers this machine, which may not reach it where Label Studio does; 0 for nothing."""
+    """HTTP status of the backend from this machine, which may not reach it where Label Studio does; 0 for no answer."""
     try:
         return ask(f"{backend.url.rstrip('/')}/versions", (backend.user, backend.password)).status
     except httpx.HTTPError:

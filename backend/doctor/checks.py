@@ -1,9 +1,10 @@
-"""All checks, in the order in which they are told, and how an examination goes."""
+"""All checks, in the order in which they are reported, and the run of an examination."""
 
 from collections.abc import Sequence
 from types import ModuleType
 
 from backend.doctor import (
+    annotators,
     backend_service,
     database,
     jobs,
@@ -13,6 +14,7 @@ from backend.doctor import (
     photos,
     predictions,
     project,
+    tasks,
     variables,
     webhook,
 )
@@ -30,7 +32,9 @@ ROOMS: tuple[ModuleType, ...] = (
     project,
     backend_service,
     webhook,
+    tasks,
     predictions,
+    annotators,
     photos,
 )
 
@@ -58,7 +62,9 @@ PROJECT_CHECKS = (
     Check("sampling", "the order of photos", project.check_sampling, ("project",)),
     Check("label-config", "the label config", project.check_label_config, ("project",)),
     Check("model-version", "the version shown", project.check_model_version, ("project",)),
+    Check("tasks", "tasks", tasks.check_tasks, ("project",), seconds=30.0),
     Check("predictions", "predictions", predictions.check_predictions, ("project",)),
+    Check("annotators", "who labels", annotators.check_annotators, ("database", "project")),
     Check("photos", "photos", photos.check_photos, ("project",)),
     Check("unreadable-photos", "photos read so far", photos.check_known_problems, ("database",)),
     Check("version", "the promoted version", models.check_version),
@@ -67,7 +73,7 @@ PROJECT_CHECKS = (
 
 
 def kinds() -> list[Kind]:
-    """Everything that can be found, in the order of the rooms."""
+    """All kinds of findings, in the order of the modules."""
     return [value for room in ROOMS for value in vars(room).values() if isinstance(value, Kind)]
 
 
@@ -75,8 +81,8 @@ def examine(whole: Examination, projects: Sequence[int]) -> list[Finding]:
     """Run all checks.
 
     Args:
-        whole: what to look at.
-        projects: their numbers in Label Studio; none for all that the store knows.
+        whole: the stack to check.
+        projects: their numbers in Label Studio; empty for all that the store knows.
     """
     runner = Runner()
     found = runner.run([Job(check, whole) for check in STACK_CHECKS])

@@ -1,12 +1,12 @@
-"""The store's database. It is neither made nor upgraded here."""
+"""The store's database. It is neither created nor upgraded here."""
 
 from collections.abc import Iterator
 
 from backend.doctor.examination import Examination
 from backend.doctor.finding import Finding, Kind, Level, fine
-from carcond.database import check_writable, shown_address, store_revision
 from carcond.errors import MissingStoreError, NewerStoreError, StoreError
-from carcond.migrations import HEAD
+from carcond.store.database import check_writable, shown_address, store_revision
+from carcond.store.migrations import HEAD
 
 MISSING = Kind(
     "database-missing",
@@ -22,7 +22,7 @@ AWAY = Kind(
     Level.FAULT,
     "The backend answers with errors, and nothing is learnt.",
     "The store at {url} cannot be opened: {error}",
-    "It remembers photos, embeddings and sides of the split.",
+    "It stores photos, embeddings and the split.",
     "Start the database, or set DATABASE_URL to its address as seen from here.",
 )
 READ_ONLY = Kind(
@@ -30,7 +30,7 @@ READ_ONLY = Kind(
     Level.FAULT,
     "The worker's turns fail; the backend answers with errors.",
     "The store at {url} cannot be written: {error}",
-    "What is learnt has to be kept.",
+    "Labels, embeddings and predictions are stored there.",
     "Give the backend's user the right to write the file and its folder, or to UPDATE the tables; make room on the "
     "disk.",
 )
@@ -53,7 +53,7 @@ OLDER = Kind(
 
 
 def check_database(whole: Examination) -> Iterator[Finding]:
-    """Whether the store is there, of this program's revision, and writable."""
+    """Check that the store exists, is of this program's revision, and is writable."""
     url = whole.settings.database_url
     shown = shown_address(url)
     try:

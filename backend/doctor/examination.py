@@ -1,4 +1,4 @@
-"""What the checks look at: the settings, and what Label Studio says of itself and of a project, asked once."""
+"""Inputs of the checks: the settings, and Label Studio's answers about itself and a project, each requested once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,19 @@ from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
+from rq import Worker
 
-from backend.backend_address import BackendAddress
-from backend.jobs import JobQueue
-from backend.labelstudio import LabelStudioApi, ProjectInfo
-from backend.ml_backends import find_ours, read_backends
+from backend.jobs.queue import JobQueue
+from backend.jobs.queue_state import is_alive
+from backend.label_studio.backend_address import BackendAddress
+from backend.label_studio.client import LabelStudioApi, ProjectInfo
+from backend.label_studio.ml_backends import DISCONNECTED, find_ours, read_backends
+from backend.label_studio.webhooks import read_webhooks
 from backend.services import Services
-from backend.webhooks import read_webhooks
 from carcond.settings import Settings
 
 VERSION_PATH = "/api/version/"
-# Label Studio gets so long for one answer: all of an examination is to take seconds.
+# Time limit of one answer of Label Studio: a whole examination takes seconds.
 _PATIENCE_S = 4.0
 # An answer that is meant for programs is short.
 _LONGEST_ANSWER = 100_000
@@ -26,13 +28,13 @@ _LONGEST_ANSWER = 100_000
 
 @dataclass(frozen=True)
 class Answer:
-    """What an address answered to a request without credentials.
+    """Answer of an address to a request without credentials.
 
     Attributes:
         status: HTTP status.
         body: decoded JSON; None when it is none.
-        date: its clock, as it says; empty when it does not.
-        location: where it redirects to; empty when it does not.
+        date: its Date header; empty without one.
+        location: target of its redirect; empty without one.
     """
 
     status: int
@@ -47,7 +49,7 @@ class Examination:
     Attributes:
         settings: with shorter time limits than those of the servers.
         services: over these settings.
-        backend_url: where Label Studio should find the backend, as far as a project does not say.
+        backend_url: address of the backend for Label Studio, unless a project has its own.
         now: this machine's clock, Unix time.
     """
 
@@ -99,21 +101,17 @@ class Examination:
 
     @cached_property
     def workers(self) -> list[list[str]]:
-        """The queues of each worker that has reported lately.
+        """Queues of each worker with a recent heartbeat.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        from rq import Worker  # noqa: PLC0415 - takes long to load
-
-        from backend.queue_metrics import is_alive  # noqa: PLC0415
-
         workers = Worker.all(connection=self.queue.redis)
         return [worker.queue_names() for worker in workers if is_alive(worker)]
 
     @cached_property
     def greeting(self) -> Answer:
-        """What Label Studio answers to anybody who asks for its version.
+        """Answer of Label Studio's public version endpoint.
 
         Raises:
             httpx.HTTPError: it did not answer.
@@ -139,8 +137,12 @@ class ProjectExamination:
 
     @cached_property
     def backends(self) -> list[dict[str, Any]]:
-        """Its ML backends; Label Studio has just called each of them. Raises like `info`."""
-        return read_backends(self.whole.api, self.id)
+        """Its ML backends; Label Studio has just called each of them, twice if need be. Raises like `info`."""
+        found = read_backends(self.whole.api, self.id)
+        # It waits a second for an answer, which a busy machine may exceed once.
+        if any(row["state"] == DISCONNECTED for row in found):
+            found = read_backends(self.whole.api, self.id)
+        return found
 
     @cached_property
     def webhooks(self) -> list[dict[str, Any]]:
@@ -155,12 +157,12 @@ class ProjectExamination:
 
     @property
     def backend(self) -> BackendAddress:
-        """Where the backend is for Label Studio: where it is connected, else where it should be."""
+        """Address of the backend for Label Studio: the connected one, else the expected one."""
         return self.whole.backend_at(self.ours["url"] if self.ours else self.whole.backend_url)
 
 
 def ask(url: str, auth: tuple[str, str] | None = None) -> Answer:
-    """Ask an address for a few bytes.
+    """Request a few bytes of an address.
 
     Raises:
         httpx.HTTPError: it did not answer in time.

@@ -1,18 +1,18 @@
-"""What the doctor can find, and what it found."""
+"""Kinds of findings of the doctor, and the findings."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from string import Formatter
 from typing import Any
 
-from carcond.card_values import plain
+from carcond.json_fields import sanitize_line
 
 # Longer than any advice, and shorter than what a hostile server could send.
 _LONGEST_VALUE = 2000
 
 
 class Level(StrEnum):
-    """How bad a finding is, the worst first."""
+    """Severity of a finding, the worst first."""
 
     FAULT = "fault"
     UNCHECKED = "not checked"
@@ -25,12 +25,12 @@ class Finding:
     """One thing that was found.
 
     Attributes:
-        name: of its kind; of the check where nothing is wrong or nothing could be said.
-        level: how bad it is.
-        what: is the case.
-        why: it matters; empty when nothing is wrong.
+        name: of its kind; of the check where nothing is wrong or nothing could be checked.
+        level: its severity.
+        what: the problem.
+        why: its consequence; empty when nothing is wrong.
         fix: what to do; empty when nothing is wrong.
-        check: that found it.
+        check: name of the check that found it.
         project: in Label Studio; None for the stack as a whole.
     """
 
@@ -57,14 +57,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Kind:
-    """Something that can be wrong. `what` and `fix` have places in braces for what was met.
+    """Something that can be wrong. `what` and `fix` have placeholders in braces for the details.
 
     Attributes:
-        name: by which scripts know it.
+        name: identifier for scripts.
         level: fault or warning.
         symptom: what people see of it.
-        what: is the case.
-        why: it matters.
+        what: the problem.
+        why: its consequence.
         fix: the command, or the setting with its value.
     """
 
@@ -77,20 +77,20 @@ class Kind:
 
     @property
     def example(self) -> Finding:
-        """This kind with the names of its places, in capitals, in them."""
+        """Finding of this kind with the names of its placeholders, in capitals, as details."""
         names = {name for text in (self.what, self.fix) for _, name, _, _ in Formatter().parse(text) if name}
         return self.found(**{name: name.upper() for name in names})
 
     def found(self, **values: object) -> Finding:
-        """This kind with what was met in its places, made printable: much of it comes from other programs."""
-        shown = {name: plain(value, _LONGEST_VALUE) for name, value in values.items()}
+        """Finding of this kind with these details, made printable: many of them come from other programs."""
+        shown = {name: sanitize_line(value, _LONGEST_VALUE) for name, value in values.items()}
         return Finding(self.name, self.level, self.what.format(**shown), self.why, self.fix.format(**shown))
 
 
 def fine(what: str) -> Finding:
-    """That a check found nothing wrong, with what it saw."""
-    return Finding("", Level.FINE, plain(what, _LONGEST_VALUE))
+    """Finding that nothing is wrong, with what the check saw."""
+    return Finding("", Level.FINE, sanitize_line(what, _LONGEST_VALUE))
 
 
 class CannotSayError(Exception):
-    """A check cannot say whether something is wrong; the text tells why."""
+    """A check cannot determine whether something is wrong; the text says why."""

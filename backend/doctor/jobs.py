@@ -7,7 +7,8 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from backend.doctor.examination import Examination, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.jobs import FINETUNES, TURNS, JobQueue
+from backend.jobs.queue import FINETUNES, TURNS, JobQueue
+from backend.jobs.queue_state import waited
 
 AWAY = Kind(
     "redis-unreachable",
@@ -31,7 +32,7 @@ FORGETFUL = Kind(
     Level.WARNING,
     "After a restart of Redis labels are learnt up to a minute late, and failed jobs are forgotten.",
     "Redis at {url} keeps nothing on disk.",
-    "Jobs that wait are lost when it stops; the worker makes new ones at its next look around.",
+    "Jobs that wait are lost when it stops; the worker makes new ones when it next reconciles.",
     "redis-cli CONFIG SET appendonly yes, and for good: appendonly yes in redis.conf",
 )
 NO_WORKER = Kind(
@@ -39,7 +40,7 @@ NO_WORKER = Kind(
     Level.FAULT,
     "Labels are kept, and nothing is learnt; the version never moves.",
     "No worker is alive.",
-    "Workers learn from labels, look at photos and order the queue.",
+    "Workers learn from labels, embed photos and order the queue.",
     "python -m backend.worker (scripts/up starts it; in Compose: docker compose up --detach worker)",
 )
 NO_FINETUNER = Kind(
@@ -68,12 +69,12 @@ FAILED = Kind(
     "Mend what it says. The whole of it: .carcond/logs/worker.log, or docker compose logs worker",
 )
 
-# A turn that was nudged twice without being taken is stuck; shorter waits are somebody else's turn.
+# A turn that was requested twice without being taken is stuck; shorter waits are another project's turn.
 _RECONCILES = 2
 
 
 def check_redis(whole: Examination) -> Iterator[Finding]:
-    """Whether Redis answers."""
+    """Check that Redis answers."""
     url = shown_url(whole.settings.redis_url)
     try:
         whole.queue.redis.ping()
@@ -88,7 +89,7 @@ def check_redis(whole: Examination) -> Iterator[Finding]:
 
 
 def check_persistence(whole: Examination) -> Iterator[Finding]:
-    """Whether Redis keeps jobs on disk."""
+    """Check that Redis keeps jobs on disk."""
     redis = whole.queue.redis
     if redis.info("persistence").get("aof_enabled"):
         yield fine("append-only file")
@@ -96,13 +97,13 @@ def check_persistence(whole: Examination) -> Iterator[Finding]:
     try:
         snapshots = redis.config_get("save").get("save")
     except ResponseError:  # not allowed where others run Redis; they answer for its disk
-        yield fine("Redis does not tell")
+        yield fine("Redis does not report it")
         return
     yield fine("snapshots") if snapshots else FORGETFUL.found(url=shown_url(whole.settings.redis_url))
 
 
 def check_workers(whole: Examination) -> Iterator[Finding]:
-    """Whether a worker is alive, and one for fine-tunings if such wait."""
+    """Check that a worker is alive, and one for fine-tunings if any wait."""
     turning, finetuning = _listening_to(whole, TURNS), _listening_to(whole, FINETUNES)
     yield fine(f"{turning} for the loop, {finetuning} for fine-tuning") if turning else NO_WORKER.found()
     waiting = whole.queue.waiting_finetunings()
@@ -111,14 +112,12 @@ def check_workers(whole: Examination) -> Iterator[Finding]:
 
 
 def _listening_to(whole: Examination, queue: str) -> int:
-    """How many workers that are alive take jobs of a queue."""
+    """Number of live workers that take jobs of a queue."""
     return sum(queue in queues for queues in whole.workers)
 
 
 def check_queue(whole: Examination) -> Iterator[Finding]:
-    """Whether turns are taken and succeed."""
-    from backend.queue_metrics import waited  # noqa: PLC0415 - loads what only metrics need
-
+    """Check that turns are taken and succeed."""
     queues = {each.name: each for each in whole.queue.queues()}
     seconds, waiting = waited(queues[TURNS]), queues[TURNS].count
     is_stuck = _listening_to(whole, TURNS) > 0 and seconds > _RECONCILES * whole.settings.reconcile_every_s
@@ -132,7 +131,7 @@ def check_queue(whole: Examination) -> Iterator[Finding]:
 
 
 def _last_error(queue: JobQueue) -> str:
-    """The last line of what the job that failed last raised."""
+    """Last line of the traceback of the job that failed last."""
     jobs: list[Any] = []
     for each in queue.queues():
         registry = each.failed_job_registry
@@ -140,4 +139,4 @@ def _last_error(queue: JobQueue) -> str:
     known = [job for job in jobs if job and job.ended_at]
     result = max(known, key=lambda job: job.ended_at).latest_result() if known else None
     lines = (result.exc_string or "").strip().splitlines() if result else []
-    return lines[-1][:300] if lines else "it left no words"
+    return lines[-1][:300] if lines else "no message"

@@ -1,4 +1,4 @@
-"""Label Studio itself: is it there, is it the one that was tested, and does it take our token?"""
+"""Label Studio itself: is it reachable, is it the tested version, and does it accept our token?"""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import httpx
 
 from backend.doctor.examination import VERSION_PATH, Answer, Examination, shown_url
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.token_auth import is_personal_token
+from backend.label_studio.token_auth import is_personal_token
 from carcond.errors import LabelStudioError
 
 TESTED_VERSION = "1.23.2"
@@ -62,7 +62,7 @@ WRONG_TOKEN = Kind(
     "Label Studio answers HTTP 401; photos are not fetched, labels not read.",
     "Label Studio does not know the token in LABEL_STUDIO_API_KEY.",
     "It was mistyped or renewed, or belongs to another Label Studio.",
-    "Copy the token anew from Account & Settings in Label Studio at {url}, and set LABEL_STUDIO_API_KEY for "
+    "Copy the token again from Account & Settings in Label Studio at {url}, and set LABEL_STUDIO_API_KEY for "
     "backend and worker.",
 )
 LEGACY_OFF = Kind(
@@ -94,7 +94,7 @@ ACCESS_TOKEN = Kind(
 
 
 def check_label_studio(whole: Examination) -> Iterator[Finding]:
-    """Whether Label Studio answers at its address."""
+    """Check that Label Studio answers at its address."""
     try:
         greeting = whole.greeting
     except httpx.HTTPError as error:
@@ -109,18 +109,18 @@ def check_label_studio(whole: Examination) -> Iterator[Finding]:
 
 
 def check_version(whole: Examination) -> Iterator[Finding]:
-    """Whether Label Studio is the version that carcond was tested with."""
+    """Check that Label Studio is the version that carcond was tested with."""
     release = _release(whole.greeting)
     yield fine(release) if release == TESTED_VERSION else VERSION.found(version=release, tested=TESTED_VERSION)
 
 
 def _release(answer: Answer) -> str:
-    """The version that Label Studio tells; empty when it is something else that answered."""
+    """Version that Label Studio reports; empty when something else answered."""
     return str(answer.body.get("release") or "") if isinstance(answer.body, dict) else ""
 
 
 def check_token(whole: Examination) -> Iterator[Finding]:
-    """Whether Label Studio takes the token."""
+    """Check that Label Studio accepts the token."""
     key = whole.settings.label_studio_api_key.get_secret_value()
     if not key:
         yield NO_TOKEN.found()
@@ -145,7 +145,7 @@ def check_token(whole: Examination) -> Iterator[Finding]:
 
 
 def _token_type(token: str) -> str:
-    """What a JSON web token says of itself; empty when it says nothing. Its signature is Label Studio's business."""
+    """Type that a JSON web token states; empty without one. Its signature is Label Studio's business."""
     payload = token.split(".")[1]
     try:
         claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -35,7 +35,7 @@ CLOCK = Kind(
     Level.WARNING,
     "Workers look dead, tokens and signed addresses expire at once, times in reports are off.",
     "The clock of {whose} and this machine's differ by {seconds} s.",
-    "Ages of jobs and workers, and of tokens, are told by comparing clocks.",
+    "Ages of jobs and workers, and of tokens, are computed by comparing clocks.",
     "Let both machines keep time: timedatectl set-ntp true",
 )
 PACKAGE = Kind(
@@ -54,7 +54,7 @@ _SKEW_S = 30.0
 
 
 def check_disk(whole: Examination) -> Iterator[Finding]:
-    """Whether there is room for versions and the store."""
+    """Check that the disk has room for versions and the store."""
     least = None
     for setting, folder in _folders(whole):
         free = shutil.disk_usage(folder).free // _MB
@@ -67,7 +67,7 @@ def check_disk(whole: Examination) -> Iterator[Finding]:
 
 
 def _folders(whole: Examination) -> list[tuple[str, Path]]:
-    """Settings and their folders, or what there is of the way to them; one of each disk."""
+    """Settings and their folders, or the nearest existing parents; one for each disk."""
     folders = {"CARCOND_MODELS_DIR": whole.settings.models_dir.absolute()}
     url = make_url(whole.settings.database_url)
     if url.get_backend_name() == "sqlite" and url.database and "file:" not in url.database:
@@ -80,12 +80,12 @@ def _folders(whole: Examination) -> list[tuple[str, Path]]:
 
 
 def check_clock(whole: Examination) -> Iterator[Finding]:
-    """Whether the clocks of Label Studio, Redis and this machine agree."""
+    """Check that the clocks of Label Studio, Redis and this machine agree."""
     skews = {}
     here = whole.now()  # both answers are of moments close to this one, by the scale of `_SKEW_S`
     if whole.greeting.date:
         skews["Label Studio"] = parsedate_to_datetime(whole.greeting.date).timestamp() - here
-    with suppress(RedisError, ValueError):  # told by its own check
+    with suppress(RedisError, ValueError):  # reported by its own check
         skews["Redis"] = float(whole.queue.redis.time()[0]) - here
     for whose, seconds in skews.items():
         if abs(seconds) > _SKEW_S:
@@ -93,7 +93,7 @@ def check_clock(whole: Examination) -> Iterator[Finding]:
 
 
 def check_packages(_whole: Examination) -> Iterator[Finding]:
-    """Whether installed packages are of versions that carcond asks for."""
+    """Check that installed packages are of the versions that carcond requires."""
     odd = []
     for text in requires("carcond") or ():
         wanted = Requirement(text)

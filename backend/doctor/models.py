@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from backend.doctor.examination import Examination, ProjectExamination
 from backend.doctor.finding import Finding, Kind, Level, fine
-from carcond.encoder import find_encoder
-from carcond.encoder_card import ONNX_NAME, file_sha256, read_card
 from carcond.errors import EncoderError, ModelMirrorError, RegistryError
-from carcond.registry import Registry, version_name
+from carcond.model.encoder import find_encoder
+from carcond.model.encoder_card import ONNX_NAME, file_sha256, read_card
+from carcond.model.version_card import VersionCard
+from carcond.registry.registry import Registry, pin_words, version_name
 
 NO_MIRROR = Kind(
     "object-store",
@@ -22,7 +23,7 @@ NO_ENCODER = Kind(
     Level.FAULT,
     "No pre-labels and no version; the worker's log says that there is no encoder.",
     "No encoder can be used: {error}",
-    "Photos are seen with it.",
+    "Photos are embedded with it.",
     "carcond encoder, with CARCOND_MODELS_DIR={models_dir}. For a stack that scripts/up started, load its settings "
     "first: set -a; . .carcond/environment; set +a",
 )
@@ -31,7 +32,7 @@ FALLBACK = Kind(
     Level.WARNING,
     "Accuracy is lower than it could be.",
     "{encoder} is in use, a stand-in for {wanted}: {reason}",
-    "The stand-in is smaller, and sees less.",
+    "The stand-in is smaller, and its embeddings are worse.",
     "Where the hub can be reached: carcond encoder. Or with a weights file, in the "
     "settings with which the stack is started: CARCOND_BACKBONE_WEIGHTS=FILE",
 )
@@ -40,7 +41,7 @@ BROKEN = Kind(
     Level.FAULT,
     "No pre-labels for new photos; the worker's log says that the encoder is damaged.",
     "{path} is not the file that its card describes.",
-    "Photos are seen with it.",
+    "Photos are embedded with it.",
     "rm -r {directory} && carcond encoder",
 )
 BROKEN_VERSION = Kind(
@@ -51,7 +52,7 @@ BROKEN_VERSION = Kind(
     "{directory}",
     "Files were damaged or lost after it was written; what it had learnt is not used.",
     "Put its files back from a backup. Without one, the next labels make a new version; or choose another one: "
-    "carcond versions list {project}, and carcond versions promote {project} VERSION --why "
+    "carcond versions list --project {project}, and carcond versions promote VERSION --project {project} --why "
     '"the files of {promoted} are damaged"',
 )
 REFUSED = Kind(
@@ -61,16 +62,16 @@ REFUSED = Kind(
     "The gate refused the {count} newest versions; {serving} serves. Of the newest: {reason}",
     "Each was worse on the hold-out than the one that serves: new labels contradict the old ones, or the old "
     "version was lucky.",
-    "Look for wrong labels: carcond review {project}. See the newest: carcond versions show {project} {newest}. If "
-    "you trust it: "
-    'carcond versions promote {project} {newest} --why "..."',
+    "Look for wrong labels: carcond review --project {project}. See the newest: "
+    "carcond versions show {newest} --project {project}. If you trust it: "
+    'carcond versions promote {newest} --project {project} --why "..."',
 )
 
 MANY_REFUSALS = 5
 
 
 def check_object_store(whole: Examination) -> Iterator[Finding]:
-    """Whether models can be fetched; other checks then look at what is the newest."""
+    """Check that models can be fetched; other checks then use the newest ones."""
     if not whole.settings.models_url:
         yield fine("none: hosts share a disk")
         return
@@ -85,7 +86,7 @@ def check_object_store(whole: Examination) -> Iterator[Finding]:
 
 
 def check_encoder(whole: Examination) -> Iterator[Finding]:
-    """Whether there is an encoder, whole, and the one that was asked for."""
+    """Check that the encoder exists, is undamaged, and is the configured one."""
     models_dir = whole.settings.models_dir
     try:
         directory = find_encoder(models_dir)
@@ -103,7 +104,7 @@ def check_encoder(whole: Examination) -> Iterator[Finding]:
 
 
 def check_version(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the promoted version can be read. The last good one serves where it cannot."""
+    """Check that the promoted version can be read. The last good one serves where it cannot."""
     registry = project.whole.services.registry(project.id)
     promoted = registry.served()[:1]
     if not promoted:
@@ -122,11 +123,12 @@ def check_version(project: ProjectExamination) -> Iterator[Finding]:
             directory=registry.root / "versions" / f"{number:04d}",
         )
     else:
-        yield fine(version_name(number))
+        pin = registry.pin()
+        yield fine(f"{version_name(number)} serves; {pin_words(pin)}" if pin else version_name(number))
 
 
 def check_gate(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the gate has refused many versions in a row."""
+    """Check that the gate has not refused many versions in a row."""
     registry = project.whole.services.registry(project.id)
     serving = registry.current()
     refused = _refused_in_a_row(registry)
@@ -144,17 +146,14 @@ def check_gate(project: ProjectExamination) -> Iterator[Finding]:
 
 
 def _refused_in_a_row(registry: Registry) -> int:
-    """How many of the newest versions the gate refused."""
+    """Number of the newest versions that the gate refused in a row."""
     refused = 0
     for number in reversed(registry.numbers()):
-        gate = registry.card(number).get("gate")
-        if not isinstance(gate, dict) or gate.get("accepted") is not False:
+        if not VersionCard.read(registry.card(number)).is_refused:
             break
         refused += 1
     return refused
 
 
 def _reason(registry: Registry, number: int) -> str:
-    gate = registry.card(number).get("gate")
-    reason = gate.get("reason") if isinstance(gate, dict) else None
-    return str(reason or f"{version_name(number)} gives no reason")
+    return VersionCard.read(registry.card(number)).reason or f"{version_name(number)} gives no reason"

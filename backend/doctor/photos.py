@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from backend.doctor.examination import ProjectExamination, shown_url
 from backend.doctor.finding import CannotSayError, Finding, Kind, Level, fine
-from backend.label_config import bind_label_config
-from backend.photos import PhotoFetcher
+from backend.label_studio.label_config import bind_label_config
+from backend.label_studio.photo_fetcher import PhotoFetcher
 from carcond.errors import LabelConfigError, PhotoFetchError
 
 REFUSED = Kind(
@@ -18,7 +18,7 @@ REFUSED = Kind(
     "The project's photos are not learnt from; the worker's log has HTTP 401 or 403.",
     "{count} of {tried} photos tried answered HTTP {status}, like task {task} at {url}.",
     "The worker may not see them: the token is for another Label Studio, a signed address has expired, or the host "
-    "asks for a login.",
+    "requires a login.",
     "At Label Studio: LABEL_STUDIO_API_KEY of a member of the organization, with the project's storage connected. "
     "At a cloud storage: Settings > Cloud Storage > Use pre-signed URLs.",
 )
@@ -44,7 +44,7 @@ FOREIGN = Kind(
     Level.FAULT,
     "The project's photos are not learnt from.",
     "{count} of {tried} photo addresses tried are at {host}, from where none may be fetched.",
-    "Addresses come from whoever imported them, so only named hosts are asked.",
+    "Addresses come from whoever imported them, so only named hosts are requested.",
     "If you trust it, set CARCOND_PHOTO_HOSTS={host} for backend and worker (several with commas between).",
 )
 UNREADABLE = Kind(
@@ -53,7 +53,7 @@ UNREADABLE = Kind(
     "Some photos never get a pre-label.",
     "{count} of {tried} photos could not be read, like task {task}: {problem}",
     "They are not learnt from, and are served last.",
-    "Put a readable picture in its place. All of them: carcond quality {project}",
+    "Put a readable picture in its place. All of them: carcond quality --project {project}",
 )
 
 _TRIES = 4
@@ -66,7 +66,7 @@ _OWN_PATHS = ("/data/", "/storage-data/", "/tasks/", "/projects/")
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a photo could not be had: a kind, and what groups it with others of the kind."""
+    """Reason why a photo could not be fetched: a kind, and the group of failures that it belongs to."""
 
     kind: Kind
     group: str
@@ -76,7 +76,7 @@ class _Failure:
 
 
 def check_photos(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether photos can be fetched."""
+    """Check that photos can be fetched."""
     addresses = _sample(project)
     if not addresses:
         yield fine("there are none yet")
@@ -98,7 +98,7 @@ def _sample(project: ProjectExamination) -> dict[int, str]:
     try:
         key = bind_label_config(project.info.label_config).image_key
     except LabelConfigError as error:
-        raise CannotSayError("the label config does not tell which field is the photo") from error
+        raise CannotSayError("the label config does not say which field is the photo") from error
     _, tasks = project.whole.api.find_tasks(project.id, count=_CONSIDERED)
     chosen = tasks[:: max(1, -(-len(tasks) // _TRIES))]
     return {task.id: str(task.data.get(key) or "") for task in chosen}
@@ -108,7 +108,7 @@ def _try(fetcher: PhotoFetcher, task_id: int, url: str) -> _Failure | None:
     try:
         fetcher.address(url)
     except PhotoFetchError as error:
-        return _misplaced(task_id, url, str(error))
+        return _misplaced(task_id, url, error)
     try:
         fetcher.fetch(url)
     except PhotoFetchError as error:
@@ -119,17 +119,14 @@ def _try(fetcher: PhotoFetcher, task_id: int, url: str) -> _Failure | None:
     return None
 
 
-def _misplaced(task_id: int, url: str, problem: str) -> _Failure:
-    """A photo at an address that is not asked."""
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
-        return _Failure(UNREADABLE, "", task_id, url, problem)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return _Failure(UNREADABLE, "", task_id, url, problem)
+def _misplaced(task_id: int, url: str, error: PhotoFetchError) -> _Failure:
+    """Failure of a photo at an address that is never requested."""
+    if error.host is None:
+        return _Failure(UNREADABLE, "", task_id, url, str(error))
+    parts = urlsplit(url.strip())
     if parts.path.startswith(_OWN_PATHS):
-        return _Failure(HOST, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", task_id, url, problem)
-    return _Failure(FOREIGN, parts.hostname, task_id, url, problem)
+        return _Failure(HOST, f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", task_id, url, str(error))
+    return _Failure(FOREIGN, error.host, task_id, url, str(error))
 
 
 def _tell(project: ProjectExamination, first: _Failure, count: int, tried: int) -> Finding:
@@ -148,7 +145,7 @@ def _tell(project: ProjectExamination, first: _Failure, count: int, tried: int) 
 
 
 def _shortened(url: str) -> str:
-    """An address as far as it tells where a photo is: what follows may be a signature."""
+    """Part of an address that locates a photo: what follows may be a signature."""
     try:
         query = urlsplit(url).query if _LOCAL_FILES in url else ""
         return f"{shown_url(url.strip())}{'?' if query else ''}{query}" or "no address"
@@ -157,7 +154,7 @@ def _shortened(url: str) -> str:
 
 
 def check_known_problems(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the worker could read all photos."""
+    """Check that the worker could read all photos."""
     photos = project.whole.services.store.photos(project.id)
     bad = [photo for photo in photos if photo.problem]
     if bad:

@@ -1,4 +1,4 @@
-"""A project's settings: which photo comes next, what is shown of predictions, and what people are asked."""
+"""A project's settings: order of photos, display of predictions, and label config."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import httpx
 
 from backend.doctor.examination import ProjectExamination
 from backend.doctor.finding import Finding, Kind, Level, fine
-from backend.label_config import LabelBinding, bind_label_config
-from backend.provision import SAMPLING
-from carcond.card_values import plain
+from backend.label_studio.label_config import LabelBinding, bind_label_config
+from backend.label_studio.provision import SAMPLING
 from carcond.errors import LabelConfigError, LabelStudioError
-from carcond.registry import COLD_START_VERSION
+from carcond.json_fields import sanitize_line
+from carcond.registry.registry import COLD_START_VERSION
 from carcond.taxonomy import TASK_BY_KEY, TASKS
 
 GONE = Kind(
@@ -19,7 +19,7 @@ GONE = Kind(
     "Commands say HTTP 404.",
     "Label Studio at {url} has no project {project}.",
     "It was deleted, or LABEL_STUDIO_URL names another Label Studio than the one it is in.",
-    "If it was deleted, nothing is to be done: the worker forgets it at its next turn. Else mend LABEL_STUDIO_URL.",
+    "If it was deleted, there is nothing to do: the worker forgets it at its next turn. Else correct LABEL_STUDIO_URL.",
 )
 UNKNOWN = Kind(
     "project-unknown",
@@ -27,7 +27,7 @@ UNKNOWN = Kind(
     "Commands say that the project is not known here.",
     "carcond has never served project {project} with these settings.",
     "A project is known once its backend is connected; each data folder knows its own.",
-    "carcond connect {project}. For a stack that scripts/up started, load its settings first: "
+    "carcond connect --project {project}. For a stack that scripts/up started, load its settings first: "
     "set -a; . .carcond/environment; set +a",
 )
 SAMPLED = Kind(
@@ -36,7 +36,7 @@ SAMPLED = Kind(
     "Photos come in order of import, or at random.",
     "The project's task sampling is {sampling}, and not {wanted}.",
     "The most instructive photos are then not served first, and labels are wasted.",
-    "carcond connect {project} (Settings > General cannot set it: the choice is greyed out there).",
+    "carcond connect --project {project} (Settings > General cannot set it: the choice is greyed out there).",
 )
 HIDDEN = Kind(
     "predictions-hidden",
@@ -44,7 +44,7 @@ HIDDEN = Kind(
     "Nothing is pre-selected.",
     "The project does not show predictions.",
     "Annotators get no pre-labels.",
-    "carcond connect {project}, or Settings > Annotation > Prelabeling: use predictions to prelabel tasks.",
+    "carcond connect --project {project}, or Settings > Annotation > Prelabeling: use predictions to prelabel tasks.",
 )
 TITLE = Kind(
     "model-version-is-title",
@@ -58,7 +58,7 @@ TITLE = Kind(
 OTHER_VERSION = Kind(
     "model-version-other",
     Level.WARNING,
-    "Pre-labels and order are of another version than carcond status tells.",
+    "Pre-labels and order are of another version than carcond status shows.",
     "Label Studio shows and orders by {version}, and {expected} serves.",
     "Somebody chose it in Label Studio, or a turn has not come to it yet.",
     "The worker's next turn sets it, within a minute. If it does not, see the worker's log.",
@@ -98,7 +98,7 @@ MISSING_WORDS = Kind(
 
 
 def check_project(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether Label Studio has the project; asks for all that other checks look at."""
+    """Check that Label Studio has the project; requests all that other checks use."""
     try:
         info = project.info
     except LabelStudioError as error:
@@ -111,13 +111,13 @@ def check_project(project: ProjectExamination) -> Iterator[Finding]:
 
 
 def check_served(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the loop knows the project."""
+    """Check that the loop knows the project."""
     if project.id not in project.whole.services.store.project_ids():
         yield UNKNOWN.found(project=project.id)
 
 
 def check_sampling(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the queue's order is followed, and pre-labels are shown."""
+    """Check that the queue's order is followed, and pre-labels are shown."""
     if project.info.sampling != SAMPLING:
         yield SAMPLED.found(project=project.id, sampling=repr(project.info.sampling), wanted=repr(SAMPLING))
     if not project.info.raw.get("show_collab_predictions", True):
@@ -125,7 +125,7 @@ def check_sampling(project: ProjectExamination) -> Iterator[Finding]:
 
 
 def check_model_version(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether Label Studio orders by the version that serves."""
+    """Check that Label Studio orders by the version that serves."""
     version, expected = project.info.model_version, serving_version(project)
     if any(version == row["title"] for row in project.backends):
         yield TITLE.found(version=repr(version), expected=expected)
@@ -142,7 +142,7 @@ def serving_version(project: ProjectExamination) -> str:
 
 
 def check_label_config(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the label config asks for our tasks, in words that we know."""
+    """Check that the label config asks for our tasks, in known words."""
     try:
         binding = bind_label_config(project.info.label_config)
     except LabelConfigError as error:
@@ -161,7 +161,9 @@ def _lacking_classes(binding: LabelBinding) -> Iterator[Finding]:
         lacking = [c.en for c in TASK_BY_KEY[key].classes if c.key not in choices.word_by_class]
         if lacking:
             tags = "".join(f'<Choice value="{word}"/>' for word in lacking)
-            yield MISSING_WORDS.found(classes=", ".join(lacking), choices=f"{tags} in {plain(choices.from_name)}")
+            yield MISSING_WORDS.found(
+                classes=", ".join(lacking), choices=f"{tags} in {sanitize_line(choices.from_name)}"
+            )
 
 
 def _known_words(binding: LabelBinding) -> str:

@@ -1,4 +1,4 @@
-"""Runs checks side by side, each with a time limit; one that fails stops nobody but those that build on it."""
+"""Runs checks in parallel, each with a time limit; one that fails stops only those that depend on it."""
 
 import logging
 import threading
@@ -8,25 +8,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.doctor.finding import CannotSayError, Finding, Level
-from carcond.card_values import plain
 from carcond.errors import CarcondError
+from carcond.json_fields import sanitize_line
 
 logger = logging.getLogger(__name__)
 
-# Label Studio on SQLite gets slow when it is asked for more at once.
+# Maximum number of checks at a time: Label Studio on SQLite gets slow with more concurrent requests.
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at.
+    """One check.
 
     Attributes:
-        name: by which scripts, and other checks, know it.
-        about: what it looks at, in words.
+        name: identifier for scripts and other checks.
+        about: its subject, in words.
         run: yields what is wrong, or `fine`; nothing means fine too. It gets the stack, or a project.
-        needs: checks that have to find no fault, or this one could not say anything.
-        seconds: it may take.
+        needs: checks that have to find no fault, or this one cannot run.
+        seconds: time limit.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Runner:
     """Runs jobs, and remembers which checks found no fault."""
 
     def __init__(self) -> None:
-        # What has to be mended before a check can be relied on; empty when nothing.
+        # What has to be fixed before a check can be relied on; empty when nothing.
         self._obstacle: dict[tuple[int | None, str], str] = {}
 
     def run(self, jobs: Sequence[Job]) -> list[Finding]:
@@ -65,7 +65,7 @@ class Runner:
         return [finding for number in range(len(jobs)) for finding in found[number]]
 
     def passed(self, name: str, project: int | None = None) -> bool:
-        """Whether a check was run and found no fault."""
+        """True if a check was run and found no fault."""
         return self._obstacle.get((project, name)) == ""
 
     def _key(self, job: Job, need: str) -> tuple[int | None, str]:
@@ -118,4 +118,6 @@ class Runner:
 
 
 def _unchecked(job: Job, reason: str) -> Finding:
-    return Finding(job.check.name, Level.UNCHECKED, plain(reason, 400), check=job.check.name, project=job.project)
+    return Finding(
+        job.check.name, Level.UNCHECKED, sanitize_line(reason, 400), check=job.check.name, project=job.project
+    )

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from backend.doctor.examination import Examination
 from backend.doctor.finding import Finding, Kind, Level, fine
-from carcond.settings import Settings, variable_name
+from carcond.settings import FORMER_VARIABLES, Settings, variable_name
 
 UNKNOWN = Kind(
     "unknown-variable",
@@ -18,7 +18,7 @@ UNKNOWN = Kind(
 )
 
 _PREFIX = "CARCOND_"
-# What Docker Compose, its builds and the scripts are told is no setting of a process.
+# Variables of Docker Compose, its builds and the scripts are no settings of a process.
 _MEMORIES = ("BACKEND", "WORKER", "ENCODER", "FINETUNE", "DEMO", "REDIS", "POSTGRES", "LABEL_STUDIO")
 _STACK = (
     *("ADDRESS", "BIND", "DATA", "DEMO_PORT", "EXTRAS", "GRAFANA_PORT", "LABEL_STUDIO_VENV", "PIP_CONFIG", "PORT"),
@@ -29,9 +29,10 @@ _ELSEWHERE = {_PREFIX + name for name in _STACK}
 
 
 def check_variables(_whole: Examination) -> Iterator[Finding]:
-    """Whether each variable whose name begins like a setting's is one."""
+    """Check that each variable whose name begins like a setting's is one."""
     settings = {variable_name(setting) for setting in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in settings | _ELSEWHERE)
+    known = settings | _ELSEWHERE | FORMER_VARIABLES.keys()
+    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
     for name in unknown:
         near = get_close_matches(name, settings, n=1, cutoff=0.8)
         advice = f"Rename it to {near[0]}, or" if near else "All settings are in docs/reference/settings.md:"

@@ -21,7 +21,7 @@ def worst(findings: Sequence[Finding]) -> Level:
 
 
 def findings_json(findings: Sequence[Finding], seconds: float) -> dict[str, Any]:
-    """JSON-ready: the worst `level`, how long it took, and all findings."""
+    """JSON-ready: the worst `level`, the duration in seconds, and all findings."""
     return {
         "level": worst(findings).value,
         "seconds": round(seconds, 2),
@@ -59,7 +59,7 @@ def _table(findings: Sequence[Finding]) -> Table:
 
 
 def _words(finding: Finding) -> Text:
-    """What is the case, why it matters, and what to do, each on a line."""
+    """Problem, consequence and fix, each on a line."""
     words = Text(finding.what)
     if finding.why:
         words.append(f"\n{finding.why}", "dim")

@@ -1,23 +1,23 @@
-"""The webhook by which Label Studio tells the backend of new labels."""
+"""The webhook with which Label Studio reports new labels to the backend."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from backend.address_probes import webhook_refusal
-from backend.backend_address import is_dotless, is_guarded
 from backend.doctor.backend_service import guarded
 from backend.doctor.examination import ProjectExamination, shown_url
 from backend.doctor.finding import CannotSayError, Finding, Kind, Level, fine
-from backend.webhooks import WEBHOOK_ACTIONS
+from backend.label_studio.address_checks import webhook_refusal
+from backend.label_studio.backend_address import is_dotless, is_guarded
+from backend.label_studio.webhooks import WEBHOOK_ACTIONS
 
 MISSING = Kind(
     "webhook-missing",
     Level.FAULT,
     "Labels are learnt a minute late, or only after Start Training.",
     "The project has no webhook to {url}.",
-    "It tells of new labels at once.",
-    "carcond connect {project} --backend {backend}",
+    "It reports new labels at once.",
+    "carcond connect --project {project} --backend {backend}",
 )
 DOTLESS = Kind(
     "webhook-dotless-host",
@@ -25,9 +25,9 @@ DOTLESS = Kind(
     "The backend is connected, and labels are learnt a minute late; Settings > Webhooks is empty.",
     "The project has no webhook: Label Studio makes none for the host {host}, which has no dot in its name, and "
     "says nothing.",
-    "It tells of new labels at once.",
+    "It reports new labels at once.",
     "Give the backend a name with a dot (in Compose a network alias: aliases: [backend.carcond.internal]), then: "
-    "carcond connect {project} --backend http://backend.carcond.internal:9090",
+    "carcond connect --project {project} --backend http://backend.carcond.internal:9090",
 )
 GUARDED = Kind(
     "ssrf-guard-webhook",
@@ -42,24 +42,24 @@ OFF = Kind(
     Level.FAULT,
     "Labels are learnt a minute late.",
     "The webhook to {url} is switched off.",
-    "It tells of new labels at once.",
-    "carcond connect {project} --backend {backend}, or switch it on under Settings > Webhooks.",
+    "It reports new labels at once.",
+    "carcond connect --project {project} --backend {backend}, or switch it on under Settings > Webhooks.",
 )
 SECRET = Kind(
     "webhook-secret",
     Level.FAULT,
     "Labels are learnt a minute late; the backend's log has HTTP 401 for /webhook.",
     "The webhook to {url} does not carry the backend's user and password.",
-    "Label Studio uses those of the ML backend for other requests only, so the backend refuses what it tells.",
-    "carcond connect {project} --backend {backend}",
+    "Label Studio uses those of the ML backend for other requests only, so the backend refuses its events.",
+    "carcond connect --project {project} --backend {backend}",
 )
 ACTIONS = Kind(
     "webhook-actions",
     Level.FAULT,
     "Some changes of labels are learnt a minute late.",
-    "The webhook to {url} does not tell of {actions}.",
-    "What is not told is noticed only when the worker looks for news by itself.",
-    "carcond connect {project} --backend {backend}",
+    "The webhook to {url} does not report {actions}.",
+    "Other changes are noticed only when the worker reconciles.",
+    "carcond connect --project {project} --backend {backend}",
 )
 DOUBLED = Kind(
     "webhook-doubled",
@@ -67,7 +67,7 @@ DOUBLED = Kind(
     "Submitting takes longer.",
     "The project has {count} webhooks to {url}.",
     "Label Studio calls each of them while the annotator waits.",
-    "carcond connect {project} --backend {backend}, or delete all but one under Settings > Webhooks.",
+    "carcond connect --project {project} --backend {backend}, or delete all but one under Settings > Webhooks.",
 )
 ORPHANED = Kind(
     "webhook-orphaned",
@@ -80,7 +80,7 @@ ORPHANED = Kind(
 
 
 def check_webhook(project: ProjectExamination) -> Iterator[Finding]:
-    """Whether the webhook is there, as it has to be, once, and no other is left behind."""
+    """Check that the webhook exists once, with the expected fields, and that no stale one is left."""
     yield from _orphans(project)
     if project.ours is None:
         raise CannotSayError("no backend of carcond's is connected")
@@ -103,7 +103,7 @@ def check_webhook(project: ProjectExamination) -> Iterator[Finding]:
 
 
 def _faults(hook: Mapping[str, Any], headers: Mapping[str, str], words: Mapping[str, object]) -> Iterator[Finding]:
-    """What of one webhook is not as it has to be."""
+    """Faults of one webhook."""
     untold = set() if hook["send_for_all_actions"] else {*WEBHOOK_ACTIONS} - {*hook["actions"]}
     if not hook["send_payload"]:
         untold = {"the project (its payload is switched off)"}

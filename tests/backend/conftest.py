@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
-from backend.jobs import JobQueue, get_job_queue
+from backend.jobs.queue import JobQueue, get_job_queue
 from backend.services import Services, get_services
 from carcond.settings import Settings, get_settings
-from carcond.store import Store
+from carcond.store.store import Store
 from scripts.preflight import StackError
 from scripts.redis_server import answers, find_server
 from tests.backend.fake_label_studio import FakeLabelStudio

@@ -2,13 +2,12 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from backend.label_config import bind_label_config
-from backend.labelstudio import (
+from backend.label_studio.client import (
     Annotation,
     LabelStudioApi,
     LabelStudioTask,
@@ -16,6 +15,7 @@ from backend.labelstudio import (
     ProjectInfo,
     StoredPrediction,
 )
+from backend.label_studio.label_config import bind_label_config
 from carcond.errors import LabelStudioError
 from tests.backend.label_configs import ENGLISH, prediction_errors
 
@@ -122,9 +122,14 @@ class FakeLabelStudio(LabelStudioApi):
         return list(self._tasks[task_id].predictions.values())
 
     def prediction(self, task_id: int) -> StoredPrediction:
-        """The only prediction of a task."""
-        (prediction,) = self.predictions_of(task_id)
+        """The only prediction of a task, or the one of the version that is served."""
+        found = self.predictions_of(task_id)
+        (prediction,) = found if len(found) == 1 else [p for p in found if p.model_version == self.model_version]
         return prediction
+
+    def result_of(self, prediction: StoredPrediction) -> list[dict[str, Any]]:
+        """Regions of one prediction."""
+        return self._tasks[prediction.task_id].results[prediction.id]
 
     def result(self, task_id: int) -> list[dict[str, Any]]:
         """Regions of the only prediction of a task."""
@@ -188,6 +193,10 @@ class FakeLabelStudio(LabelStudioApi):
             sampling="Uncertainty sampling",
             task_count=len(self._tasks),
             prediction_count=sum(len(task.predictions) for task in self._tasks.values()),
+            labelled_count=sum(
+                any(not annotation.cancelled for annotation in task.annotations.values())
+                for task in self._tasks.values()
+            ),
             raw={},
         )
 
@@ -198,7 +207,12 @@ class FakeLabelStudio(LabelStudioApi):
                 raise LabelStudioError("Model version doesn't exist either as live model or as static predictions", 400)
             self.model_version = changes["model_version"]
 
-    def tasks(self, project_id: int, changed_since: str | None = None) -> Iterator[LabelStudioTask]:
+    def tasks(
+        self,
+        project_id: int,
+        changed_since: str | None = None,
+        on_unreadable: Callable[[int], None] | None = None,
+    ) -> Iterator[LabelStudioTask]:
         self._answer()
         for task in sorted(self._tasks.values(), key=lambda task: task.id):
             if changed_since is None or _moment(task.updated_at) > _moment(changed_since):
@@ -220,6 +234,20 @@ class FakeLabelStudio(LabelStudioApi):
         with self._write("update", draft.task_id):
             return self._store(self._owner(prediction_id), prediction_id, draft)
 
+    def set_slot(self, prediction_id: int, slot: int | None) -> StoredPrediction:
+        return self._change("slot", prediction_id, slot=slot)
+
+    def set_version(self, prediction_id: int, model_version: str) -> StoredPrediction:
+        return self._change("version", prediction_id, model_version=model_version)
+
+    def _change(self, kind: str, prediction_id: int, **change: Any) -> StoredPrediction:
+        with self._write(kind, prediction_id):
+            task = self._owner(prediction_id)
+            task.updated_at = self._tick()
+            changed = replace(task.predictions[prediction_id], **change, updated_at=task.updated_at)
+            task.predictions[prediction_id] = changed
+            return changed
+
     def delete_prediction(self, prediction_id: int) -> None:
         with self._write("delete", prediction_id):
             task = self._owner(prediction_id)
@@ -238,12 +266,11 @@ class FakeLabelStudio(LabelStudioApi):
                     task.updated_at = self._tick()
                     marked = replace(task.predictions[int(number)], **json, updated_at=task.updated_at)
                     task.predictions[int(number)] = marked
-            case "PATCH", ["tasks", number]:
-                assert json == {}
-                if int(number) not in self._tasks:
-                    raise LabelStudioError("no such task", 404)
-                with self._write("touch", int(number)):
-                    self._tasks[int(number)].updated_at = self._tick()
+            case "POST", ["dm", "views", "order"]:
+                if not json["ids"]:
+                    raise LabelStudioError("This list may not be empty.", 400)
+                with self._write("tab", "order"):
+                    self.tabs = {number: self.tabs[number] for number in json["ids"]}
             case _, ["dm", "views", *number]:
                 return self._answer_tabs(method, json, *map(int, number))
             case _:

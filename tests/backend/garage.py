@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from backend.embedding import Share, embed_share
-from backend.jobs import SHARES
-from backend.loop import Loop, TurnReport
+from backend.jobs.queue import SHARDS
+from backend.loop.embedding import Shard, embed_shard
+from backend.loop.turn import Loop, TurnReport
 from backend.services import Services
-from carcond.selection import EXPLORATION_SLOT
+from carcond.query.slots import EXPLORATION_SLOT
 from tests.backend.drawings import draw_photo
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
 from tests.backend.http_server import HttpServer, Reply
@@ -29,8 +29,8 @@ class Garage:
         added = []
         for seed in range(len(self.truth), len(self.truth) + count):
             truth = {"cleanliness": CLEANLINESS[seed % 3], "damage": DAMAGE[seed // 3 % 2]}
-            self.server.answers[f"/{seed}.jpg"] = Reply(draw_photo(seed, **truth))
-            (task_id,) = self.studio.import_photos(f"/{seed}.jpg")
+            self.server.answers[f"/data/{seed}.jpg"] = Reply(draw_photo(seed, **truth))
+            (task_id,) = self.studio.import_photos(f"/data/{seed}.jpg")
             self.truth[task_id] = truth
             added.append(task_id)
         return added
@@ -52,10 +52,10 @@ class Garage:
 
     def show_pool(self, encoder_id: str) -> None:
         """What the embedding jobs do: show an encoder that may take over all photos."""
-        for number in range(SHARES):
-            share = Share(number, SHARES)
-            left = embed_share(
-                self.services, PROJECT, encoder_id, share, interrupted=lambda: False, progress=lambda *_: None
+        for number in range(SHARDS):
+            shard = Shard(number, SHARDS)
+            left = embed_shard(
+                self.services, PROJECT, encoder_id, shard, interrupted=lambda: False, progress=lambda *_: None
             )
             assert left == 0
 

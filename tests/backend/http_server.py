@@ -39,12 +39,13 @@ def free_port() -> int:
 
 
 class HttpServer:
-    """Answers on 127.0.0.1 what `answers` says for a path (without its query), else 404; keeps all requests."""
+    """Answers at a loopback address what `answers` says for a path (without its query), else 404; keeps requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.answers: dict[str, Answer] = {}
         self.requests: list[Request] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer((host, 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -54,7 +55,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def tokens(self) -> list[str | None]:

@@ -30,6 +30,38 @@ def test_a_store_that_is_away_does_not_keep_the_backend_from_starting(
     assert "\n" not in record.getMessage()
 
 
+@pytest.mark.parametrize(
+    ("bind", "user", "is_warned"),
+    [
+        ("0.0.0.0:9090", "", True),
+        ("[::]:9090", "", True),
+        (":9090", "", True),
+        ("192.168.1.5:9090", "", True),
+        ("0.0.0.0:9090", "label-studio", False),
+        ("127.0.0.1:9090", "", False),
+        ("127.90.90.1:9090,127.0.0.1:9090", "", False),
+        ("127.0.0.1:9090,0.0.0.0:9090", "", True),
+        ("[::1]:9090", "", False),
+        ("localhost:9090", "", False),
+        ("unix:/run/carcond.sock", "", False),
+    ],
+)
+def test_a_backend_that_is_open_to_others_without_a_password_says_so(
+    make_settings: MakeSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    bind: str,
+    user: str,
+    is_warned: bool,
+) -> None:
+    make_settings(CARCOND_BASIC_AUTH_USER=user, CARCOND_BASIC_AUTH_PASSWORD="x" if user else "")
+    monkeypatch.setattr(gunicorn_conf, "bind", bind.split(","))
+    gunicorn_conf.post_worker_init(None)
+    assert ("without a password" in caplog.text) == is_warned
+    get_services().store.close()
+
+
 @pytest.mark.slow
 def test_an_older_backend_refuses_to_start_on_a_newer_store_and_says_why(newer_store: str, models_dir: Path) -> None:
     (port,) = free_ports(1)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from carcond.encoder import Encoder, find_encoder
-from carcond.heads import Head, Heads
-from carcond.registry import Registry
+from carcond.model.encoder import Encoder, find_encoder
+from carcond.model.heads import Head, Heads
+from carcond.model.version_card import VersionCard
+from carcond.registry.registry import Registry
 from carcond.taxonomy import TASKS
 
 
@@ -19,5 +20,5 @@ def write_version(models_dir: Path, project: int = 1) -> Heads:
         weight = rng.normal(size=(len(task.classes), encoder.dimension)).astype(np.float32)
         by_task[task.key] = Head(task, weight, np.zeros(len(task.classes), np.float32), 3.0, True)
     registry, heads = Registry(models_dir, project), Heads(encoder.encoder_id, by_task)
-    registry.promote(registry.write(heads, {}, []))
+    registry.promote(registry.write(heads, VersionCard(), []))
     return heads

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from carcond.heads import FloatArray, IntArray
+from carcond.arrays import FloatArray, IntArray
 
 
 def draw_set(count: int, class_count: int, dimension: int = 24, seed: int = 0) -> tuple[FloatArray, IntArray]:

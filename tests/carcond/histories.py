@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from carcond.learning_curve import LabelHistory
+from carcond.analysis.learning_curve import LabelHistory
 from carcond.taxonomy import DAMAGE
 
 

@@ -54,8 +54,18 @@ def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_photo_hosts_are_split_at_commas_and_folded_to_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CARCOND_PHOTO_HOSTS", " Photos.Example, cdn.example:9000 ,,")
-    assert load_settings().photo_hosts == ("photos.example", "cdn.example:9000")
+    monkeypatch.setenv("CARCOND_PHOTO_HOSTS", " Photos.Example, cdn.example:9000 ,,::1,[2001:db8::1]:80")
+    hosts = ("photos.example", "cdn.example:9000", "[::1]", "[2001:db8::1]:80")
+    assert load_settings().photo_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "host", ["http://a.example", "a.example/b", "bob@a.example", "a.example:port", "a:0", ":80", "[::1"]
+)
+def test_what_is_no_photo_host_is_refused_with_an_example(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("CARCOND_PHOTO_HOSTS", f"photos.example,{host}")
+    with pytest.raises(SettingsError, match=r"CARCOND_PHOTO_HOSTS.*photos\.example\.com:9000"):
+        load_settings()
 
 
 @pytest.mark.parametrize(
@@ -200,3 +210,20 @@ def test_an_address_of_redis_that_is_none_is_told_without_it(value: str, monkeyp
 def test_every_kind_of_address_that_redis_has_is_taken(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", value)
     assert load_settings().redis_url == value
+
+
+@pytest.mark.parametrize(
+    ("former", "current", "setting"),
+    [
+        ("CARCOND_TYPICAL_PHOTOS", "CARCOND_COLD_START_LABELS", "cold_start_labels"),
+        ("CARCOND_GROUPED_PHOTOS", "CARCOND_DIVERSITY_UNTIL_LABELS", "diversity_until_labels"),
+    ],
+)
+def test_a_variable_of_the_last_release_still_works_and_names_the_new_one(
+    former: str, current: str, setting: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(former, "77")
+    assert getattr(load_settings(), setting) == 77
+    assert f"{former} is called {current} now" in caplog.text
+    monkeypatch.setenv(current, "66")
+    assert getattr(load_settings(), setting) == 66

@@ -54,11 +54,11 @@ def test_what_is_not_in_the_small_image_is_imported_by_nothing_that_it_runs() ->
         for folder in ("carcond", "backend", "docker")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert "flask" in imported["backend/app.py"]
+    assert "flask" in imported["backend/web/app.py"]
     assert not any("label_studio_sdk" in names for names in imported.values())
-    # `--plot` of `carcond simulate` and `carcond fleet`, which say so, and `carcond train`, not for this image.
+    # `--plot` of `carcond simulate` and `carcond fleet`, which say so, and `carcond finetune`, not for this image.
     drawing = {path for path, names in imported.items() if "matplotlib" in names}
-    assert drawing == {"carcond/curve_plot.py", "carcond/fleet_plot.py", "carcond/finetuning/training_curves.py"}
+    assert drawing == {"carcond/reports/curve_plot.py", "carcond/reports/fleet_plot.py", "carcond/training/curves.py"}
 
 
 def imports_of(path: Path) -> set[str]:

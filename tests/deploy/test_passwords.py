@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from backend.label_studio.way_in import LABEL_ALL
 from carcond.settings import Settings
-from docker.passwords import load_passwords, login_text, service_files, write_files
+from docker.passwords import known_project, load_passwords, login_text, service_files, write_files
 
 SUBNET = "10.213.90.0/24"
 
@@ -88,8 +89,27 @@ def test_a_file_is_for_its_group_and_for_nobody_else(tmp_path: Path) -> None:
 
 def test_a_person_is_told_address_and_password(tmp_path: Path) -> None:
     passwords = load_passwords(tmp_path)
-    text = login_text(passwords, {"CARCOND_URL": "http://127.0.0.1:8080"})
-    assert "http://127.0.0.1:8080" in text
+    text = login_text(passwords, {"CARCOND_URL": "http://127.0.0.1:8080"}, 3)
+    assert "http://127.0.0.1:8080/projects/3/data\n" in text
+    assert LABEL_ALL in text
     for shown in ("label_studio_password", "backend", "grafana"):
         assert passwords[shown] in text
     assert passwords["postgres"] not in text
+
+
+def test_before_there_is_a_project_a_person_is_told_where_to_look(tmp_path: Path) -> None:
+    text = login_text(load_passwords(tmp_path), {"CARCOND_URL": "http://127.0.0.1:8080"}, None)
+    assert "http://127.0.0.1:8080\n" in text
+    assert "docker compose logs setup" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "number"), [(None, None), ({}, None), ({"samples": 1}, 1), ({"samples": 1, "photos": 2}, 2)]
+)
+def test_the_project_of_own_photos_goes_before_that_of_drawn_ones(
+    tmp_path: Path, state: dict[str, int] | None, number: int | None
+) -> None:
+    path = tmp_path / "projects.json"
+    if state is not None:
+        path.write_text(json.dumps(state))
+    assert known_project(path) == number

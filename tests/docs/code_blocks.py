@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted([*REPOSITORY.glob("README*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "deploy" / "README.md"])
 
 OWN_TESTS = {
-    "docs/api.md": "tests/backend/test_api_examples.py",
+    "docs/api.md": "tests/backend/web/api/test_api_examples.py",
     "docs/existing-project.md": "tests/e2e/test_existing_project_page.py",
 }
 """Pages whose commands want surroundings of their own, and the tests that run them there."""

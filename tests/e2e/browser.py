@@ -1,7 +1,6 @@
 """Headless Chromium on Label Studio's own page."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from scripts.demo_server import CHROMIUM_FLAGS, log_in, stay_here
+from scripts.demo_server import CHROMIUM_FLAGS, chromium_program, log_in, stay_here
 from scripts.stack import Stack
 
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
@@ -17,7 +16,7 @@ ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
 
 def find_chromium() -> str:
     """The program; without it tests are skipped, but not in CI."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromium = chromium_program()
     if chromium is None:
         if os.environ.get("CI") == "true":
             pytest.fail("Chromium is missing, and in CI it has to be there")

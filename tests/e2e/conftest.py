@@ -1,32 +1,12 @@
-"""One real stack for all tests that need one: Redis, Label Studio, gunicorn, a worker and a real encoder."""
+"""What the tests against the real stack share, beside the stack itself (tests/conftest.py)."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
 
-from scripts.ports import free_ports
-from scripts.stack import Stack, StackOptions
+from scripts.stack import Stack
 from tests.e2e.browser import open_page
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running stack with no project. Tests make their own, with a title of their own, by `stack.provision`.
-
-    Label Studio's environment is made at `.carcond/label-studio-venv` when it is missing, and kept.
-    """
-    label_studio_port, backend_port, redis_port = free_ports(3)
-    options = StackOptions(
-        data_dir=tmp_path_factory.mktemp("stack") / "data",
-        label_studio_port=label_studio_port,
-        backend_port=backend_port,
-        redis_port=redis_port,
-        extra_environment={"CARCOND_FINETUNE_CONFIG": str(Path(__file__).with_name("training.yaml"))},
-    )
-    with Stack(options, print) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from backend.labelstudio import LabelStudioApi, LabelStudioTask
-from carcond.registry import Registry, Version
-from carcond.samples import draw_samples
-from carcond.store import Store
-from carcond.tables import Photo
+from backend.label_studio.client import LabelStudioApi, LabelStudioTask
+from carcond.data.synthetic_photos import draw_samples
+from carcond.registry.registry import Registry, Version
+from carcond.store.store import Store
+from carcond.store.tables import Photo
 from scripts.oracle import Labelled, Oracle, read_truth
 from scripts.stack import Stack
 
@@ -71,6 +71,12 @@ class Scenario:
         """The predictions that Label Studio holds of a task."""
         return list(self.api.request("GET", "/api/predictions/", params={"task": task_id}))
 
+    def prediction(self, task_id: int) -> dict[str, Any]:
+        """The prediction of the served version that Label Studio holds of a task."""
+        version = self.model_version()
+        (prediction,) = [each for each in self.predictions(task_id) if each["model_version"] == version]
+        return prediction
+
     def label_next(self) -> ServedTask:
         """Label the served task, and note how it was served."""
         version = self.model_version()
@@ -126,13 +132,16 @@ class Scenario:
         wait_until(lambda: not self.stale_tasks(), "all pre-labels to be of the served version")
 
     def stale_tasks(self) -> list[int]:
-        """Unlabelled tasks without exactly one prediction of the served version in a slot."""
+        """Unlabelled tasks without exactly one prediction of the served version, or with predictions of two slots."""
         version = self.model_version()
         return [
             task.id
             for task in self.tasks()
             if not task.annotations
-            and [(p.model_version, p.slot is None) for p in task.predictions] != [(version, False)]
+            and (
+                [p.slot is None for p in task.predictions if p.model_version == version] != [False]
+                or len({p.slot for p in task.predictions}) > 1
+            )
         ]
 
     def sides(self) -> dict[int, str | None]:

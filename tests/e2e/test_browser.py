@@ -1,5 +1,6 @@
 """What an annotator sees: Label Studio's own page in headless Chromium."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,12 +24,21 @@ def scenario(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario
     return scenario
 
 
+_CONFIDENCES = re.compile(r"^[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-\d{4}$")
+
+
+def _line(prediction: Mapping[str, Any]) -> str:
+    """The line with the confidences."""
+    (text,) = [region["value"]["text"][0] for region in prediction["result"] if region["type"] == "textarea"]
+    return str(text)
+
+
 def _checked(page: Page) -> Locator:
     return page.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked")
 
 
 def _expect_pre_label(page: Page, prediction: Mapping[str, Any]) -> None:
-    words = [region["value"]["choices"][0] for region in prediction["result"]]
+    words = [r["value"]["choices"][0] for r in prediction["result"] if r["from_name"] in ("cleanliness", "damage")]
     expect(_checked(page)).to_have_count(len(words), timeout=60_000)
     for word in words:
         expect(_checked(page).filter(has_text=word)).to_have_count(1)
@@ -36,7 +46,7 @@ def _expect_pre_label(page: Page, prediction: Mapping[str, Any]) -> None:
 
 def test_a_task_opens_from_the_list_with_both_answers_version_and_confidence(scenario: Scenario, page: Page) -> None:
     task = next(task for task in scenario.tasks() if not task.annotations)
-    (prediction,) = scenario.predictions(task.id)
+    prediction = scenario.prediction(task.id)
     data_manager = f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data"
     # The first visit makes the list's tab, and may forget on the way which task was asked for.
     page.goto(data_manager)
@@ -56,6 +66,7 @@ def test_an_annotator_sees_the_pre_label_submits_by_hotkey_and_gets_the_next_pho
     served = response.value.json()
     (prediction,) = served["predictions"]
     _expect_pre_label(page, prediction)
+    expect(page.get_by_text(_line(prediction))).to_be_visible()
     photograph(page, "label-studio-pre-label")
 
     # The other answer: pressing the key of a chosen answer would take it back.
@@ -74,3 +85,22 @@ def test_an_annotator_sees_the_pre_label_submits_by_hotkey_and_gets_the_next_pho
     (annotation,) = scenario.task(served["id"]).annotations
     assert scenario.oracle.binding.labels(annotation.result)["damage"] == other
     scenario.wait_until_learned()
+
+
+@pytest.mark.parametrize("keys", ["", "67890qwet", "321"])
+def test_the_line_with_the_confidences_is_shown_while_labelling_and_never_submitted(
+    scenario: Scenario, page: Page, keys: str
+) -> None:
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data")
+    page.get_by_text("Label All Tasks").first.click(timeout=60_000)
+    expect(page.get_by_text(_CONFIDENCES)).to_be_visible(timeout=60_000)
+    page.get_by_text(_CONFIDENCES).click()  # it takes no focus
+    for key in keys:
+        page.keyboard.press(key)
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as response:
+        page.keyboard.press("Control+Enter")
+    assert response.value.status == 201
+    submitted = response.value.json()["result"]
+    assert "damage" in {region["from_name"] for region in submitted}
+    assert {region["from_name"] for region in submitted} <= {"cleanliness", "damage"}
+    assert {region["type"] for region in submitted} == {"choices"}

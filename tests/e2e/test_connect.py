@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from backend.labelstudio import LabelStudioApi
-from carcond.registry import is_ours
-from carcond.samples import draw_samples
+from backend.label_studio.client import LabelStudioApi
+from carcond.data.synthetic_photos import draw_samples
+from carcond.registry.registry import is_ours
 from scripts.oracle import Oracle, read_truth
+from scripts.page_requests import submit_request
 from scripts.stack import Stack
 from tests.backend.http_server import HttpServer, Reply
 from tests.e2e.scenario import wait_until
@@ -44,16 +45,16 @@ def api(stack: Stack) -> LabelStudioApi:
 
 
 @pytest.fixture
-def other_backend() -> Iterator[HttpServer]:
-    """Another model's backend."""
-    with HttpServer() as server:
+def other_backend(stack: Stack) -> Iterator[HttpServer]:
+    """Another model's backend, at the address that Label Studio may call."""
+    with HttpServer(stack.backend_host) as server:
         server.answers["/health"] = Reply(b'{"status": "UP"}', headers={"Content-Type": "application/json"})
         server.answers["/setup"] = Reply(b'{"model_version": "live-7"}', headers={"Content-Type": "application/json"})
         yield server
 
 
 def run_connect(stack: Stack, project_id: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("carcond")), "connect", str(project_id), *arguments]
+    command = [str(Path(sys.executable).with_name("carcond")), "connect", "--project", str(project_id), *arguments]
     return subprocess.run(command, env=stack.environment | environment, capture_output=True, text=True, check=False)
 
 
@@ -76,8 +77,9 @@ class ExistingProject:
 
     def _add_a_second_opinion(self) -> None:
         labelled = next(task for task in self.api.tasks(self.id) if task.annotations)
-        body = {"result": labelled.annotations[0].result, "completed_by": self._second_user()}
-        self.api.request("POST", f"/api/tasks/{labelled.id}/annotations/", json=body)
+        task = {"id": labelled.id, "project": self.id}
+        path, body = submit_request(task, labelled.annotations[0].result, lead_time_s=1.0)
+        self.api.request("POST", path, json=body | {"completed_by": self._second_user()})
 
     def _second_user(self) -> int:
         email = f"second-{self.id}@example.com"
@@ -113,7 +115,7 @@ class ExistingProject:
     def _all_predicted(self) -> bool:
         version = self.api.project(self.id).model_version
         return all(
-            [p.model_version for p in task.predictions if is_ours(p.model_version)] == [version]
+            [p.model_version for p in task.predictions].count(version) == 1
             for task in self.api.tasks(self.id)
             if not task.annotations
         )
@@ -154,6 +156,8 @@ def test_an_existing_project_is_connected_learnt_from_and_given_back(existing: E
         ("backend", existing.stack.backend_url),
         ("webhook", f"{existing.stack.backend_url}/webhook"),
         ("setting", "sampling"),
+        ("tab", "Default"),
+        ("tab", "Next to label"),
         ("setting", "model_version"),
     ]
     assert plan["obstacles"] == []
@@ -179,7 +183,8 @@ def test_an_existing_project_is_connected_learnt_from_and_given_back(existing: E
 
     # The order is ours, though the other model's scores would have another.
     waiting = [task for task in existing.api.tasks(existing.id) if not task.annotations]
-    ours = {task.id: p for task in waiting for p in task.predictions if is_ours(p.model_version)}
+    version = existing.api.project(existing.id).model_version
+    ours = {task.id: p for task in waiting for p in task.predictions if p.model_version == version}
     first = min(ours.values(), key=lambda p: (p.score or 0.0) if p.slot is not None else 2.0)
     labelled = [existing.oracle.label_next() for _ in range(2)]
     assert labelled[0] is not None
@@ -220,6 +225,8 @@ def test_what_somebody_changed_meanwhile_is_told_and_left_alone(existing: Existi
         "sampling": "leave",
         f"{existing.stack.backend_url}/webhook": "restore",
         existing.stack.backend_url: "done",
+        "Default": "restore",
+        "Next to label": "restore",
     }
     after = existing.state()
     assert after["project"]["sampling"] == "Uniform sampling"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from redis import Redis
 from backend.doctor.checks import examine
 from backend.doctor.examination import Examination
 from backend.doctor.finding import Finding, Level
-from backend.labelstudio import LabelStudioApi
-from backend.webhooks import read_webhooks
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.webhooks import read_webhooks
 from carcond.errors import LabelStudioError
+from carcond.model.version_card import Gate
 from carcond.settings import load_settings
 from scripts import label_studio_server
 from scripts.credentials import Credentials
@@ -29,7 +31,7 @@ from scripts.ports import free_ports
 from scripts.preflight import make_directory
 from scripts.processes import ManagedProcess
 from scripts.stack import Stack
-from tests.backend.http_server import HttpServer, Reply
+from tests.backend.http_server import HttpServer, Reply, Request
 from tests.e2e.scenario import Scenario, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -147,9 +149,12 @@ def test_a_project_that_was_never_connected_is_told_with_the_command(
     project = new_project(label_config=scenario.api.project(scenario.project_id).label_config)
     found = ask(project=project)
     assert faults(found) == {"project-unknown", "backend-not-connected", "sampling"}
-    assert found["backend-not-connected"].fix == f"carcond connect {project} --backend {scenario.stack.backend_url}"
+    assert (
+        found["backend-not-connected"].fix
+        == f"carcond connect --project {project} --backend {scenario.stack.backend_url}"
+    )
     anywhere = ask(project=project, backend="http://0.0.0.0:9090")
-    assert anywhere["backend-not-connected"].fix == f"carcond connect {project} --backend URL"
+    assert anywhere["backend-not-connected"].fix == f"carcond connect --project {project} --backend URL"
     # Asking what Label Studio thinks of the backend has not made one.
     assert scenario.api.request("GET", "/api/ml/", params={"project": project}) == []
     assert read_webhooks(scenario.api, project) == []
@@ -185,9 +190,9 @@ def test_a_password_that_is_not_the_backends_is_told(ask: Ask) -> None:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[HttpServer]:
+def stand_in(scenario: Scenario) -> Iterator[HttpServer]:
     """A backend that Label Studio can connect, and that can be made to fail."""
-    with HttpServer() as server:
+    with HttpServer(scenario.stack.backend_host) as server:
         server.answers |= {"/health": Reply(b'{"status": "UP"}'), "/setup": Reply(b'{"model_version": "v1"}')}
         yield server
 
@@ -202,7 +207,26 @@ def test_a_backend_that_answers_with_errors_is_told(
     project = new_project()
     connect(scenario.api, project, stand_in.url)
     stand_in.answers["/setup"] = Reply(b"out of memory", status=500)
-    assert stand_in.url in ask(project=project)["backend-error"].what
+    found = ask(project=project)
+    assert "backend-error" in faults(found)
+    assert stand_in.url in found["backend-error"].what
+
+
+def test_a_backend_that_is_slow_once_is_looked_at_again(
+    ask: Ask, new_project: Callable[..., int], scenario: Scenario, stand_in: HttpServer
+) -> None:
+    project = new_project()
+    connect(scenario.api, project, stand_in.url)
+    delays = [2.0]  # Label Studio waits a second
+
+    def health(_: Request) -> Reply:
+        time.sleep(delays.pop() if delays else 0)
+        return Reply(b'{"status": "UP"}')
+
+    stand_in.answers["/health"] = health
+    found = ask(project=project, CARCOND_BASIC_AUTH_USER="", CARCOND_BASIC_AUTH_PASSWORD="")
+    assert not delays
+    assert "backend-unreachable" not in faults(found)
 
 
 def test_a_host_without_a_dot_gets_no_webhook_and_that_is_told(
@@ -210,10 +234,11 @@ def test_a_host_without_a_dot_gets_no_webhook_and_that_is_told(
 ) -> None:
     project = new_project()
     # This machine, by a name without a dot that needs no entry in any table of names.
-    connect(scenario.api, project, f"http://2130706433:{stand_in.port}")
+    host = int(ip_address(stand_in.host))
+    connect(scenario.api, project, f"http://{host}:{stand_in.port}")
     assert read_webhooks(scenario.api, project) == []
     found = ask(project=project, CARCOND_BASIC_AUTH_USER="", CARCOND_BASIC_AUTH_PASSWORD="")
-    assert "the host 2130706433" in found["webhook-dotless-host"].what
+    assert f"the host {host}" in found["webhook-dotless-host"].what
     assert found["backend"].level == Level.FINE
     assert read_webhooks(scenario.api, project) == []
 
@@ -253,7 +278,9 @@ def test_a_webhook_that_a_removed_backend_left_is_told(ask: Ask, scenario: Scena
     # Another program's hook, and one to which no backend belongs any more.
     made = [
         scenario.api.request(
-            "POST", "/api/webhooks/", json={"project": scenario.project_id, "url": f"http://127.0.0.1:9{path}"}
+            "POST",
+            "/api/webhooks/",
+            json={"project": scenario.project_id, "url": f"http://{scenario.stack.backend_host}:9{path}"},
         )
         for path in ("/webhook", "/elsewhere")
     ]
@@ -350,14 +377,15 @@ def test_photos_that_answer_401_or_404_or_are_elsewhere_are_told_apart(
 
     with HttpServer() as storage:
         storage.answers["/closed.jpg"] = Reply(status=401)
-        hosts = {"CARCOND_PHOTO_HOSTS": "127.0.0.1"}
+        hosts = {"CARCOND_PHOTO_HOSTS": f"127.0.0.1:{storage.port}"}
         assert "HTTP 401" in ask_of(f"{storage.url}/closed.jpg?X-Signature=abc", **hosts)["photos-refused"].what
         found = ask_of(f"{storage.url}/gone.jpg?X-Signature=abc", **hosts)["photos-missing"]
         assert "HTTP 404" in found.what
         assert "abc" not in found.what
         storage.answers["/broken.jpg"] = Reply(status=500)
         assert "HTTP 500" in ask_of(f"{storage.url}/broken.jpg", **hosts)["photos-unreadable"].what
-        assert "CARCOND_PHOTO_HOSTS=127.0.0.1" in ask_of(f"{storage.url}/a.jpg")["photo-host"].fix
+        needed = f"CARCOND_PHOTO_HOSTS=127.0.0.1:{storage.port}"
+        assert needed in ask_of(f"{storage.url}/a.jpg")["photo-host"].fix
     assert "photos-missing" in ask_of("/data/upload/1/gone.jpg")
     found = ask_of("http://labels.example.org:8080/data/upload/1/a.jpg")["label-studio-host"]
     assert found.fix.startswith("Set LABEL_STUDIO_HOST=http://labels.example.org:8080 ")
@@ -411,14 +439,14 @@ def test_five_refused_versions_are_told_with_what_to_look_at(ask: Ask, scenario:
         scenario.label_next()
     scenario.wait_until_quiet()
     serving = scenario.version()
-    gate = {"accepted": False, "reason": "worse on damage by 0.2"}
+    gate = Gate(accepted=False, reason="worse on damage by 0.2")
     for expected in (set(), {"versions-refused"}):
         for _ in range(4 - 3 * bool(expected)):
-            newest = scenario.registry.write(serving.heads, {**serving.card, "gate": gate}, [])
+            newest = scenario.registry.write(serving.heads, serving.card.model_copy(update={"gate": gate}), [])
         assert faults(ask()) == expected
     found = ask()["versions-refused"]
     assert f"{serving.name} serves. Of the newest: worse on damage by 0.2" in found.what
-    assert f"carcond versions show {scenario.project_id} {newest}" in found.fix
+    assert f"carcond versions show {newest} --project {scenario.project_id}" in found.fix
 
 
 # A Label Studio as it is when nobody has set anything

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from carcond.samples import draw_samples
+from carcond.data.synthetic_photos import draw_samples
 from scripts.oracle import Oracle, read_truth
 from scripts.ports import free_ports
 from scripts.processes import ManagedProcess
@@ -29,6 +29,7 @@ class Machine:
 
     def __init__(self, stack: Stack, folder: Path, project_id: int) -> None:
         self.folder, self.project_id = folder, project_id
+        self.backend_host = stack.backend_host  # the one that this Label Studio may call
         self.backend_port, self.redis_port = free_ports(2)
         filled = {
             "LABEL_STUDIO_URL": stack.label_studio_url,
@@ -36,7 +37,7 @@ class Machine:
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
             "DATABASE_URL": f"sqlite:///{folder}/data/carcond.sqlite3",
             "CARCOND_MODELS_DIR": stack.environment["CARCOND_MODELS_DIR"],  # the encoder is there already
-            "CARCOND_BIND": f"127.0.0.1:{self.backend_port}",
+            "CARCOND_BIND": f"{stack.backend_host}:{self.backend_port}",
         }
         (folder / "carcond.env").write_text(
             "".join(f"{name}={value}\n" for name, value in (SETTINGS | filled).items()), encoding="utf-8"
@@ -48,7 +49,7 @@ class Machine:
     def line(self, words: str) -> str:
         """The page's shortest command with these words, for this project and after the settings are read."""
         command = min((c for c in COMMANDS if words in c), key=len)
-        command = re.sub(r"\bconnect 5\b", f"connect {self.project_id}", command)
+        command = re.sub(r"--project 5\b", f"--project {self.project_id}", command)
         command = command.replace("--port 6379", f"--port {self.redis_port}")
         (settings,) = (c for c in COMMANDS if "carcond.env" in c)
         return f"{settings}\n{command}"
@@ -99,13 +100,13 @@ def test_the_pages_commands_connect_a_project_and_take_it_back(stack: Stack, mac
     assert machine.run("carcond encoder").returncode == 0
     machine.serve("backend", "gunicorn")
     machine.serve("worker", "backend.worker")
-    url = f"http://127.0.0.1:{machine.backend_port}/health"
+    url = f"http://{machine.backend_host}:{machine.backend_port}/health"
     wait_until(lambda: _is_up(url), "the backend", 60)
 
     planned = machine.run("--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "the label config does not ask for cleanliness" in planned.stdout
-    connected = machine.run("connect 5", "--yes")
+    connected = machine.run("connect --project 5", "--yes")
     assert connected.returncode == 0, connected.stderr
     wait_until(lambda: stack.api().project(machine.project_id).model_version > "carcond-0000", "a version")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from carcond.encoder import encoders_dir, find_encoder
-from carcond.encoder_card import read_card
-from carcond.samples import draw_samples
-from carcond.split import TRAIN
+from carcond.data.split import TRAIN
+from carcond.data.synthetic_photos import draw_samples
+from carcond.model.encoder import encoders_dir, find_encoder
+from carcond.model.encoder_card import read_card
 from scripts.stack import Stack
 from tests.e2e.scenario import Scenario, wait_until
 
@@ -66,19 +66,19 @@ def test_a_fine_tuned_encoder_takes_over_while_people_label_and_can_be_rolled_ba
         scenario.label_next()
     assert all(slots != () for slots in (served.slots for served in scenario.served))
     assert told("--status")["encoder"]["verdict"] == "accepted"
-    assert f"{tuned} was accepted" in scenario.carcond("status", project)
+    assert f"{tuned} was accepted" in scenario.carcond("status", "--project", project)
     assert find_encoder(models_dir).name == base
 
     # Back, as far as a version of the old encoder; photos that come are seen by it.
     while scenario.version().heads.encoder_id == tuned:
-        scenario.carcond("versions", "rollback", project, "--why", "calls wet cars dirty", "--by", "anna")
+        scenario.carcond("versions", "rollback", "--project", project, "--why", "calls wet cars dirty", "--by", "anna")
     assert scenario.version().number >= before.number
+    scenario.carcond("versions", "unpin", "--project", project, "--why", "labels are to be learnt", "--by", "anna")
     more = tmp_path_factory.mktemp("more")
     draw_samples(more, 3, seed=8)
     stack.import_photos(scenario.project_id, more)
     wait_until(lambda: len(scenario.tasks()) == PHOTOS + 3, "the new photos")
     scenario.wait_until_quiet()
     assert scenario.version().heads.encoder_id == base
-    assert {p.model_version for task in scenario.tasks() if not task.annotations for p in task.predictions} == {
-        scenario.version().name
-    }
+    assert scenario.model_version() == scenario.version().name
+    assert scenario.stale_tasks() == []

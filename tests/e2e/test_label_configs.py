@@ -6,8 +6,8 @@ import pytest
 from label_studio_sdk.label_interface.interface import LabelInterface
 from playwright.sync_api import Page, expect
 
-from backend.label_config import REASON_TAG
-from backend.provision import LABEL_CONFIGS, shipped_label_config
+from backend.label_studio.label_config import REASON_TAG
+from backend.label_studio.provision import LABEL_CONFIGS, shipped_label_config
 from scripts.stack import Stack
 from tests.e2e.browser import photograph
 from tests.e2e.scenario import Scenario
@@ -38,7 +38,7 @@ def scenario(name: str, stack: Stack, tmp_path_factory: pytest.TempPathFactory) 
 def pre_labels(scenario: Scenario) -> dict[int, dict[str, Any]]:
     """Task id -> the prediction of each unlabelled task."""
     unlabelled = [task.id for task in scenario.tasks() if not task.annotations]
-    return {task_id: scenario.predictions(task_id)[0] for task_id in unlabelled}
+    return {task_id: scenario.prediction(task_id) for task_id in unlabelled}
 
 
 def _line(prediction: dict[str, Any]) -> str:

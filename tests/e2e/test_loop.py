@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from label_studio_sdk.label_interface.interface import LabelInterface
 
-from backend.pool import chosen_classes
-from carcond.registry import Version
-from carcond.store import Store
+from backend.label_studio.label_config import CONFIDENCE_TAG, SHOWN_TAG
+from backend.loop.predictions import chosen_classes
+from carcond.registry.registry import Version
+from carcond.store.store import Store
 from scripts.stack import Stack
 from tests.e2e.scenario import Scenario, wait_until
 
@@ -48,8 +49,10 @@ def learned(cold: Scenario) -> Scenario:
         cold.label_next()
         if number % 2:
             wait_until(
+                # Ten labels show two classes of a task: from then on there is a version to wait for.
                 lambda: (
-                    cold.registry.current() is None or cold.labels_in_version().keys() == cold.labels_in_label_studio()
+                    (number < 9 and cold.registry.current() is None)  # noqa: B023 - called in this round
+                    or cold.labels_in_version().keys() == cold.labels_in_label_studio()
                 ),
                 "the labels so far to be learned",
             )
@@ -75,7 +78,7 @@ def stopped_worker(stack: Stack) -> Iterator[None]:
 
 def test_the_queue_begins_with_empty_pre_labels_that_pretend_nothing(cold: Scenario) -> None:
     for task in cold.tasks():
-        (prediction,) = cold.predictions(task.id)
+        prediction = cold.prediction(task.id)
         assert prediction["result"] == []
         assert prediction["model_version"] == "carcond-0000"
         assert prediction["score"] < 0.01
@@ -89,11 +92,8 @@ def test_labels_make_versions_and_the_order_follows_them(learned: Scenario) -> N
 
 
 def test_a_served_photo_opens_with_the_pre_label_of_the_version_at_that_time(learned: Scenario) -> None:
-    # Each is asked for right after a label was learned, while the version moves. Only the first of each slot has both
-    # predictions by then; on a slow machine one more label may have been given since, and the second be served.
-    shown = [served for served in learned.served if served.labelled.prediction is not None]
-    assert len(learned.served) - len(shown) <= 1
-    for served in shown:
+    # Each is asked for right after a label was learned, while the version moves.
+    for served in learned.served:
         assert served.labelled.prediction is not None
         assert served.labelled.prediction["model_version"] >= served.project_version
 
@@ -102,17 +102,19 @@ def test_pre_labels_of_all_other_photos_are_those_of_the_new_version(learned: Sc
     assert learned.stale_tasks() == []
 
 
-def test_every_unlabelled_task_has_exactly_one_prediction(learned: Scenario) -> None:
-    counts = {len(task.predictions) for task in learned.tasks() if not task.annotations}
-    assert counts == {1}
+def test_every_unlabelled_task_has_one_or_two_predictions_of_different_versions(learned: Scenario) -> None:
+    for task in learned.tasks():
+        versions = [prediction.model_version for prediction in task.predictions]
+        assert task.annotations or len(versions) == len(set(versions)) in (1, 2)
 
 
 def test_pre_labels_are_valid_against_the_label_config(learned: Scenario) -> None:
     interface = LabelInterface(learned.api.project(learned.project_id).label_config)
     unlabelled = [task for task in learned.tasks() if not task.annotations]
     for task in unlabelled[:10]:
-        (prediction,) = learned.predictions(task.id)
-        assert {region["from_name"] for region in prediction["result"]} == {"cleanliness", "damage"}
+        prediction = learned.prediction(task.id)
+        names = {region["from_name"] for region in prediction["result"]}
+        assert names == {"cleanliness", "damage", CONFIDENCE_TAG, SHOWN_TAG}
         errors = interface.validate_prediction(prediction, return_errors=True)  # type: ignore[no-untyped-call]
         assert errors == []
 
@@ -142,9 +144,10 @@ def test_served_order_is_least_solved_slot_then_ascending_score(learned: Scenari
     version = learned.model_version()
     tasks = learned.tasks()
     waiting = {
-        task.id: (task.predictions[0].slot, task.predictions[0].score)
+        task.id: (prediction.slot, prediction.score)
         for task in tasks
-        if not task.annotations and task.predictions[0].model_version == version
+        for prediction in task.predictions
+        if not task.annotations and prediction.model_version == version
     }
     solved: Counter[int | None] = Counter(
         max(p.slot or 0 for p in task.predictions) for task in tasks if task.annotations
@@ -175,8 +178,7 @@ def test_nothing_is_lost_when_the_worker_is_killed_in_the_middle_of_a_turn(learn
 def test_a_skipped_photo_is_no_label_and_is_not_served_again(learned: Scenario) -> None:
     task = learned.oracle.next_task()
     assert task is not None
-    body = {"result": [], "was_cancelled": True}
-    learned.api.request("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+    learned.oracle.submit(task, {}, skipped=True)
     learned.label_next()
     learned.wait_until_learned()
     assert task["id"] not in learned.labels_in_version()
@@ -192,7 +194,7 @@ def test_a_deleted_annotation_is_unlearned_and_its_photo_comes_back(learned: Sce
     learned.api.request("DELETE", f"/api/annotations/{annotation.id}/")
     learned.wait_until_quiet()
     assert task_id not in learned.labels_in_version()
-    assert len(learned.task(task_id).predictions) == 1
+    assert task_id not in learned.stale_tasks()
 
 
 def test_a_changed_annotation_is_learned_anew(learned: Scenario) -> None:
@@ -200,8 +202,7 @@ def test_a_changed_annotation_is_learned_anew(learned: Scenario) -> None:
     task_id, row = next((t, r) for t, r in learned.labels_in_version().items() if "damage" in r["classes"])
     other = "intact" if row["classes"]["damage"] == "damaged" else "damaged"
     (annotation,) = learned.task(task_id).annotations
-    result = learned.oracle.binding.result({"damage": (other, 1.0)})
-    learned.api.request("PATCH", f"/api/annotations/{annotation.id}/", json={"result": result})
+    learned.oracle.update(annotation.id, {"damage": other})
     wait_until(lambda: learned.labels_in_version()[task_id]["classes"] == {"damage": other}, "the change to be learned")
 
 
@@ -216,7 +217,8 @@ def test_a_deleted_task_leaves_the_training_snapshot(learned: Scenario) -> None:
 def test_predictions_deleted_by_hand_are_made_again(learned: Scenario) -> None:
     learned.wait_until_quiet()
     task = next(task for task in learned.tasks() if not task.annotations)
-    learned.api.delete_prediction(task.predictions[0].id)
+    for prediction in task.predictions:
+        learned.api.delete_prediction(prediction.id)
     learned.label_next()
     learned.wait_until_quiet()
 
@@ -229,7 +231,8 @@ def test_the_start_training_button_makes_a_turn(learned: Scenario) -> None:
 
 
 def words(result: list[dict[str, Any]]) -> dict[str, list[str]]:
-    return {region["from_name"]: region["value"]["choices"] for region in result}
+    answers = [region for region in result if region["from_name"] not in (CONFIDENCE_TAG, SHOWN_TAG)]
+    return {region["from_name"]: region["value"]["choices"] for region in answers}
 
 
 def pre_labels_by(version: Version, scenario: Scenario) -> dict[int, dict[str, list[str]]]:
@@ -249,7 +252,7 @@ def test_a_rollback_serves_at_once_and_order_and_pre_labels_follow(learned: Scen
     given_up, earlier = learned.version(), learned.registry.previous()
     assert learned.version_told_by_backend() == given_up.name
     why = "calls wet cars dirty"
-    learned.carcond("versions", "rollback", str(learned.project_id), "--why", why, "--by", "anna")
+    learned.carcond("versions", "rollback", "--project", str(learned.project_id), "--why", why, "--by", "anna")
     assert learned.version_told_by_backend() == earlier.name
     wait_until(
         lambda: learned.model_version() == earlier.name and not learned.stale_tasks(),
@@ -259,14 +262,28 @@ def test_a_rollback_serves_at_once_and_order_and_pre_labels_follow(learned: Scen
     expected = pre_labels_by(earlier, learned)
     assert unlabelled
     for task_id in unlabelled:
-        assert words(learned.predictions(task_id)[0]["result"]) == expected[task_id]
+        assert words(learned.prediction(task_id)["result"]) == expected[task_id]
     record = learned.registry.promotions()[-1]
     assert (record.action, record.before, record.version) == ("rollback", given_up.number, earlier.number)
     assert (record.who, record.why) == ("anna", why)
     served = learned.label_next()
     assert served.labelled.prediction is not None
     assert served.labelled.prediction["model_version"] == earlier.name
+
+    # It is pinned: what the next label teaches is fitted and judged, and serves once it is unpinned.
+    def labels_of_the_newest() -> set[int]:
+        return {row["task"] for row in learned.registry.labels(learned.registry.numbers()[-1])}
+
+    wait_until(lambda: labels_of_the_newest() == learned.labels_in_label_studio(), "a candidate that knows the label")
+    learned.label_next()
+    wait_until(lambda: labels_of_the_newest() == learned.labels_in_label_studio(), "the next candidate")
+    assert (learned.version().name, learned.model_version()) == (earlier.name, earlier.name)
+    newest = learned.registry.numbers()[-1]
+    learned.carcond(
+        "versions", "unpin", "--project", str(learned.project_id), "--why", "the cars are dry", "--by", "anna"
+    )
     learned.wait_until_learned()
+    assert learned.version().number == newest
 
 
 def test_words_order_and_tag_names_come_from_the_projects_own_config(
@@ -281,7 +298,7 @@ def test_words_order_and_tag_names_come_from_the_projects_own_config(
         (region["from_name"], region["value"]["choices"][0])
         for task in scenario.tasks()
         if not task.annotations
-        for region in scenario.predictions(task.id)[0]["result"]
+        for region in scenario.prediction(task.id)["result"]
     }
     assert {name for name, _ in words} == {"состояние", "грязь"}
     assert {word for _, word in words} <= {"Битый", "Целый", "Грязный", "Пыльный", "Чистый"}

@@ -6,8 +6,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from backend.provision import find_or_create_project
+from backend.label_studio.provision import find_or_create_project
+from carcond.data.synthetic_photos import draw_samples
+from carcond.store.store import Store
+from scripts.add_photos import add_photos
+from scripts.label_projects import known_projects
 from scripts.stack import Stack
+from tests.e2e.scenario import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
@@ -71,3 +76,35 @@ def test_progress_is_told_up_to_the_last_photo(stack: Stack, folder: Path) -> No
     told: list[tuple[int, int]] = []
     stack.import_photos(project_id, folder, lambda done, total: told.append((done, total)))
     assert told[-1] == (len(NAMES), len(NAMES))
+
+
+@pytest.mark.timeout(600)
+def test_photos_added_while_the_stack_runs_come_into_the_queue_without_a_restart(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = stack.options.data_dir
+    draw_samples(tmp_path / "first", 12, seed=21)
+    draw_samples(tmp_path / "more", 8, seed=22)
+    assert add_photos(tmp_path / "first", data) == 12
+    project_id = known_projects(data)["photos"]
+    wait_until(lambda: _queued(stack, project_id) == 12, "the first photos to be queued")
+
+    assert add_photos(tmp_path / "more", data) == 8
+    assert "8 new photos imported, 0 of 8 were there already" in capsys.readouterr().out
+    wait_until(lambda: _queued(stack, project_id) == 20, "the new photos to be queued")
+    store = Store(stack.environment["DATABASE_URL"])
+    photos = store.photos(project_id)
+    store.close()
+    assert len(photos) == 20
+    assert all(photo.width and not photo.problem for photo in photos)  # looked at
+
+    assert add_photos(tmp_path / "more", data) == 0
+    assert "0 new photos imported, 8 of 8 were there already" in capsys.readouterr().out
+    assert stack.api().project(project_id).task_count == 20
+
+
+def _queued(stack: Stack, project_id: int) -> int:
+    """Number of tasks with a prediction of the project's version."""
+    version = stack.api().project(project_id).model_version
+    tasks = stack.api().tasks(project_id)
+    return sum(any(p.model_version == version for p in task.predictions) for task in tasks)

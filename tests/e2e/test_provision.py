@@ -1,20 +1,27 @@
 """Provisioning a project of a real Label Studio."""
 
 import itertools
-from base64 import b64encode
+from base64 import b64decode
 from dataclasses import replace
 
 import httpx
 import pytest
 
-from backend.backend_address import BackendAddress
-from backend.label_config import bind_label_config
-from backend.labelstudio import LabelStudioApi
-from backend.provision import SAMPLING, find_or_create_project, provision, shipped_label_config
-from backend.webhooks import WEBHOOK_ACTIONS, read_webhooks
+from backend.label_studio.backend_address import BackendAddress
+from backend.label_studio.client import LabelStudioApi
+from backend.label_studio.label_config import bind_label_config
+from backend.label_studio.provision import (
+    SAMPLING,
+    find_or_create_project,
+    follow_backend,
+    provision,
+    shipped_label_config,
+)
+from backend.label_studio.webhooks import WEBHOOK_ACTIONS, read_webhooks
 from carcond.errors import LabelConfigError, LabelStudioError
 from carcond.taxonomy import TASKS
 from scripts.stack import Stack
+from tests.backend.http_server import HttpServer, Reply
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 _numbers = itertools.count(1)
@@ -48,18 +55,25 @@ def test_the_webhook_exists_and_carries_what_the_backend_asks_for(
 ) -> None:
     report = stack.provision(title)
     [hook] = read_webhooks(api, report.project_id)
-    user, password = stack.credentials.backend_user, stack.credentials.backend_password
     assert hook["url"] == f"{stack.backend_url}/webhook"
     assert sorted(hook["actions"]) == sorted(WEBHOOK_ACTIONS)
     assert hook["send_for_all_actions"] is False
-    assert hook["headers"] == {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
+    assert hook["headers"] == stack.backend_address.webhook_headers
+    user, _, password = b64decode(hook["headers"]["Authorization"].removeprefix("Basic ")).decode().partition(":")
+    assert user == stack.credentials.backend_user
+    assert password != stack.credentials.backend_password
+    with httpx.Client(base_url=stack.backend_url, auth=(user, password), timeout=30) as reader:
+        assert reader.post("/webhook", json={}).status_code != 401
+        assert reader.post("/predict", json={}).status_code == 401
 
 
 def test_provisioning_twice_changes_nothing_more(stack: Stack, api: LabelStudioApi, title: str) -> None:
     first = stack.provision(title)
     hooks = read_webhooks(api, first.project_id)
     second = stack.provision(title)
-    assert second == replace(first, project_created=False, backend_connected=False, webhook_created=False)
+    assert second == replace(
+        first, project_created=False, backend_connected=False, webhook_created=False, tab_created=False
+    )
     assert read_webhooks(api, first.project_id) == hooks
 
 
@@ -106,21 +120,39 @@ def test_doubled_webhooks_are_removed_and_those_of_others_are_kept(
     stack: Stack, api: LabelStudioApi, title: str
 ) -> None:
     project_id = stack.provision(title).project_id
-    for url in (f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"):
+    urls = [f"{stack.backend_url}/webhook", f"http://{stack.backend_host}:1/elsewhere"]
+    for url in urls:
         api.request("POST", "/api/webhooks/", json={"project": project_id, "url": url})
     assert stack.provision(title).webhooks_removed == 1
-    assert sorted(hook["url"] for hook in read_webhooks(api, project_id)) == sorted(
-        [f"{stack.backend_url}/webhook", f"{stack.label_studio_url}/elsewhere"]
-    )
+    assert sorted(hook["url"] for hook in read_webhooks(api, project_id)) == sorted(urls)
 
 
 def test_a_backend_that_moved_takes_its_webhook_with_it(stack: Stack, api: LabelStudioApi, title: str) -> None:
-    elsewhere = replace(stack.backend_address, url=stack.backend_url.replace("127.0.0.1", "localhost"))
-    project_id = provision(api, elsewhere, title).project_id
+    project_id = provision_elsewhere(stack, title)[0]
     report = stack.provision(title)
     assert (report.backend_connected, report.webhooks_removed) == (True, 1)
-    assert [hook["url"] for hook in read_webhooks(api, project_id)] == [f"{stack.backend_url}/webhook"]
-    assert len(api.request("GET", "/api/ml/", params={"project": project_id})) == 1
+    assert_connected_once(stack, project_id)
+
+
+def test_all_projects_follow_a_backend_that_moved(stack: Stack, api: LabelStudioApi, title: str) -> None:
+    project_id, former_url = provision_elsewhere(stack, title)
+    assert follow_backend(api, stack.backend_address, former_url) == [project_id]
+    assert_connected_once(stack, project_id)
+    assert follow_backend(api, stack.backend_address, former_url) == []
+
+
+def provision_elsewhere(stack: Stack, title: str) -> tuple[int, str]:
+    """A project, and the address of another program that passes for its backend."""
+    with HttpServer(stack.backend_host) as server:
+        server.answers |= {"/health": Reply(b'{"status": "UP"}'), "/setup": Reply(b'{"model_version": "v1"}')}
+        elsewhere = replace(stack.backend_address, url=server.url)
+        return provision(stack.api(), elsewhere, title).project_id, server.url
+
+
+def assert_connected_once(stack: Stack, project_id: int) -> None:
+    assert [hook["url"] for hook in read_webhooks(stack.api(), project_id)] == [f"{stack.backend_url}/webhook"]
+    [row] = stack.api().request("GET", "/api/ml/", params={"project": project_id})
+    assert row["url"] == stack.backend_url
 
 
 def test_a_real_model_version_is_kept(stack: Stack, api: LabelStudioApi, title: str) -> None:
@@ -171,8 +203,8 @@ def test_a_wrong_password_is_told_as_such(stack: Stack, api: LabelStudioApi, tit
 
 
 def test_a_backend_that_is_not_there_is_told_as_such(api: LabelStudioApi, title: str) -> None:
-    with pytest.raises(LabelStudioError, match=r"Label Studio cannot reach it at http://127\.0\.0\.1:9"):
-        provision(api, BackendAddress("http://127.0.0.1:9"), title)
+    with pytest.raises(LabelStudioError, match=r"Label Studio cannot reach it at http://127\.90\.90\.1:9"):
+        provision(api, BackendAddress("http://127.90.90.1:9"), title)
 
 
 def test_an_address_that_the_ssrf_guard_closes_is_told_with_the_cure(api: LabelStudioApi, title: str) -> None:
@@ -183,13 +215,28 @@ def test_an_address_that_the_ssrf_guard_closes_is_told_with_the_cure(api: LabelS
         provision(api, BackendAddress("http://10.0.0.1:9090"), title)
 
 
-@pytest.mark.parametrize("host", ["10.1.2.3", "169.254.169.254", "172.16.0.1", "192.168.0.1", "100.64.0.1"])
-def test_label_studio_may_call_this_machine_and_no_other_inner_network(
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.2", "10.1.2.3", "169.254.169.254", "172.16.0.1", "192.168.0.1", "100.64.0.1"]
+)
+def test_label_studio_may_call_the_backend_and_no_other_inner_address(
     api: LabelStudioApi, title: str, host: str
 ) -> None:
     project_id, _ = find_or_create_project(api, title)
     with pytest.raises(LabelStudioError, match="reserved network address"):
         api.request("POST", "/api/webhooks/", json={"project": project_id, "url": f"http://{host}:9090/webhook"})
+
+
+def test_a_file_on_another_port_of_this_machine_does_not_become_tasks(stack: Stack, title: str) -> None:
+    project_id, _ = find_or_create_project(stack.api(), title)
+    path = f"{stack.label_studio_url}/api/projects/{project_id}/import"
+    token = {"Authorization": f"Token {stack.api_key}"}
+    with HttpServer() as private:
+        private.answers["/private.json"] = Reply(b'[{"image": "a secret"}]')
+        url = f"{private.url}/private.json"
+        reply = httpx.post(path, headers=token, data={"url": url}, timeout=30, trust_env=False)
+    assert reply.status_code >= 400
+    assert private.requests == []
+    assert stack.api().task_ids(project_id) == set()
 
 
 def test_a_wrong_token_is_told_with_the_setting_to_look_at(stack: Stack, title: str) -> None:

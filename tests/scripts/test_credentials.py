@@ -1,10 +1,11 @@
 """The passwords of a stack."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts.credentials import SECRETS_NAME, load_credentials
+from scripts.credentials import SECRETS_NAME, check_secrets, load_credentials
 from scripts.preflight import StackError
 
 
@@ -44,3 +45,15 @@ def test_a_broken_secrets_file_is_refused_and_kept(tmp_path: Path, text: str) ->
     with pytest.raises(StackError, match=f"{SECRETS_NAME} is broken"):
         load_credentials(tmp_path)
     assert path.read_text() == text
+
+
+def test_what_is_made_here_may_be_opened_to_a_network(tmp_path: Path) -> None:
+    check_secrets(load_credentials(tmp_path))
+
+
+@pytest.mark.parametrize("easy", ["", "hunter2", "car-secret1", "aaaaaaaaaaaaaaaa", "admin@example.com"])
+@pytest.mark.parametrize("name", ["label_studio_password", "label_studio_token"])
+def test_an_easy_secret_is_not_opened_to_a_network_and_not_shown(tmp_path: Path, name: str, easy: str) -> None:
+    with pytest.raises(StackError, match=f"the {name.rpartition('_')[2]} of Label Studio.*too easy") as caught:
+        check_secrets(replace(load_credentials(tmp_path), **{name: easy}))
+    assert not easy or easy not in str(caught.value)

@@ -6,8 +6,16 @@ from typing import Any, cast
 
 import pytest
 
-from backend.labelstudio import LabelStudioApi
-from scripts.photo_import import find_photos, follow_links, link_folder, linked_folders, photo_url, served_path
+from backend.label_studio.client import LabelStudioApi
+from scripts.photo_import import (
+    find_photos,
+    follow_links,
+    import_photos,
+    link_folder,
+    linked_folders,
+    photo_url,
+    served_path,
+)
 from scripts.preflight import StackError
 
 
@@ -148,3 +156,42 @@ def test_storages_of_a_moved_data_folder_follow_it_and_others_stay(tmp_path: Pat
     follow_links(cast(LabelStudioApi, api), root)
     assert list(api.paths.values()) == [str(root / "here-1"), str(root / "here-2"), "/elsewhere/of-the-user"]
     assert api.changes == 1
+
+
+class Project:
+    """Label Studio's API, as far as the tasks of one project go."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        match method, path:
+            case "GET", "/api/storages/localfiles":
+                return []
+            case "GET", "/api/tasks/":
+                tasks = [{"data": {"image": photo_url(path)}} for path in self.paths]
+                return {"tasks": tasks, "total": len(tasks)}
+            case "POST", "/api/projects/3/import":
+                self.paths += [served_path(task["image"]) or "" for task in options["json"]]
+        return None
+
+    def add(self, root: Path, folder: Path) -> int:
+        return import_photos(cast(LabelStudioApi, self), 3, link_folder(root, folder))
+
+
+def test_a_photo_is_imported_once_whichever_folder_it_is_found_by(tmp_path: Path) -> None:
+    root, project = tmp_path / "root", Project()
+    root.mkdir()
+    _touch(tmp_path, "cars/new/a.jpg", "cars/new/b.jpg", "cars/c.jpg")
+    assert project.add(root, tmp_path / "cars" / "new") == 2
+    assert project.add(root, tmp_path / "cars") == 1
+    assert project.add(root, tmp_path / "cars" / "new") == 0
+    assert sorted(path.rpartition("/")[2] for path in project.paths) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_file_with_a_second_name_in_its_folder_is_one_photo(tmp_path: Path) -> None:
+    root, project = tmp_path / "root", Project()
+    root.mkdir()
+    _touch(tmp_path, "cars/a.jpg")
+    (tmp_path / "cars" / "best.jpg").symlink_to("a.jpg")
+    assert project.add(root, tmp_path / "cars") == 1

@@ -25,12 +25,12 @@ def test_a_page_that_is_missing_or_edited_is_found(tmp_path: Path) -> None:
 
 def test_a_setting_is_told_with_its_variable_default_and_bounds() -> None:
     page = settings_page()
-    assert "| `REDIS_URL` | `redis://127.0.0.1:6379/0` | The job queue. |" in page
-    assert "| `CARCOND_QUEUE_SIZE` | `20` | Photos in the queue. (at least 10, at most 1 000) |" in page
+    assert "| `REDIS_URL` | `redis://127.0.0.1:6379/0` | URL of Redis, which holds the job queue. |" in page
+    assert "| `CARCOND_QUEUE_SIZE` | `20` | Number of photos in the queue. (at least 10, at most 1 000) |" in page
 
 
 def test_a_command_is_told_with_its_example() -> None:
-    assert "\n    carcond status 1 --watch\n" in commands_page()
+    assert "\n    carcond status --project 1 --watch\n" in commands_page()
 
 
 def test_a_finding_is_told_with_what_stands_for_what_is_met() -> None:

@@ -1,10 +1,15 @@
 import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from carcond.settings import load_settings
+from scripts.credentials import SECRETS_NAME, load_credentials
+from scripts.label_studio_server import environment
 from scripts.preflight import StackError
+from scripts.reach import EVERYWHERE
 from scripts.stack import Stack, StackOptions, with_demo_token
 
 
@@ -55,5 +60,39 @@ def test_the_settings_of_a_stack_hold_what_it_was_started_with(tmp_path: Path, m
     stack = Stack(StackOptions(tmp_path, backend_port=9191))
     stack.stop()
     assert stack.settings["CARCOND_PHOTO_HOSTS"] == "photos.example.com"
-    assert stack.settings["CARCOND_BIND"] == "127.0.0.1:9191"
+    assert stack.settings["CARCOND_BIND"] == "127.90.90.1:9191,127.0.0.1:9191"
     assert {"CARCOND_GATE_MARGIN", "CARCOND_NO_SUCH_SETTING"} & set(stack.settings) == set()
+
+
+def test_a_stack_is_for_this_machine_alone_unless_it_is_told_otherwise(tmp_path: Path) -> None:
+    stack = Stack(StackOptions(tmp_path, label_studio_port=8181))
+    stack.stop()
+    assert stack.label_studio_url == stack.browser_url == "http://127.0.0.1:8181"
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"), [("192.0.2.7", "http://192.0.2.7:8181"), (EVERYWHERE, "http://127.0.0.1:8181")]
+)
+def test_others_get_label_studios_address_by_its_host_and_all_else_stays_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, inside: str
+) -> None:
+    monkeypatch.setattr("scripts.stack.listening_address", lambda host: address)
+    stack = Stack(StackOptions(tmp_path, label_studio_port=8181, backend_port=9191, host="desk.example.com"))
+    stack.stop()
+    assert stack.browser_url == stack.settings["LABEL_STUDIO_HOST"] == "http://desk.example.com:8181"
+    assert stack.label_studio_url == stack.settings["LABEL_STUDIO_URL"] == inside
+    assert stack.settings["CARCOND_BIND"] == "127.90.90.1:9191,127.0.0.1:9191"
+    assert "@127.0.0.1:" in stack.redis_url
+
+
+def test_an_easy_password_keeps_label_studio_from_being_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.stack.listening_address", lambda host: "192.0.2.7")
+    kept = asdict(replace(load_credentials(tmp_path), label_studio_password="secret"))
+    (tmp_path / SECRETS_NAME).write_text(json.dumps(kept))
+    with pytest.raises(StackError, match="too easy to guess for --host"):
+        Stack(StackOptions(tmp_path, host="desk.example.com")).start()
+
+
+def test_nobody_makes_an_account_in_label_studio_without_an_invitation(tmp_path: Path) -> None:
+    variables = environment(tmp_path, tmp_path, "http://127.0.0.1:8080", load_credentials(tmp_path))
+    assert variables["LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK"] == "true"

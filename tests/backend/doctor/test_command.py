@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from backend.cli import app
+from backend.cli.main import app
 from tests.backend.conftest import MakeSettings
 
 

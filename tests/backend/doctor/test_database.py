@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.doctor.database import check_database
-from carcond.store import Store
+from carcond.store.store import Store
 from tests.backend.doctor.conftest import Look
 
 OLD_STORES = Path(__file__).parents[2] / "carcond" / "old_stores"

@@ -8,10 +8,10 @@ import pytest
 from backend.doctor.examination import Examination, ProjectExamination
 from backend.doctor.finding import Finding, Level
 from backend.doctor.models import check_encoder, check_object_store, check_version
-from carcond.encoder import find_encoder
-from carcond.model_mirror import ModelMirror
-from carcond.registry import Registry
-from carcond.store import Store
+from carcond.model.encoder import find_encoder
+from carcond.registry.object_store import ModelMirror
+from carcond.registry.registry import Registry
+from carcond.store.store import Store
 from tests.backend.conftest import MakeSettings
 from tests.backend.doctor.conftest import Look
 from tests.backend.versions import write_version
@@ -65,6 +65,8 @@ def test_a_version_that_is_whole_is_fine_and_so_is_none(make_settings: MakeSetti
     assert look_at_version(make_settings).what == "no version yet"
     write_version(models_dir)
     assert look_at_version(make_settings).what == "carcond-0001"
+    Registry(models_dir, 1).pin_serving(1, "anna", "measured")
+    assert look_at_version(make_settings).what == "carcond-0001 serves; carcond-0001 is pinned by anna: measured"
 
 
 @pytest.mark.parametrize("name", ["heads.safetensors", "card.json"])
@@ -79,7 +81,7 @@ def test_a_damaged_version_is_told_with_its_place_what_serves_and_how_to_mend_it
     assert (found.name, found.level) == ("version-broken", Level.WARNING)
     assert found.what.startswith("carcond-0002, which was promoted, cannot be read, and carcond-0001 serves instead: ")
     assert str(directory) in found.what
-    assert "carcond versions promote 1 VERSION" in found.fix
+    assert "carcond versions promote VERSION --project 1" in found.fix
 
 
 def test_a_damaged_version_beside_which_there_is_none_is_told(make_settings: MakeSettings, models_dir: Path) -> None:

@@ -1,0 +1,70 @@
+"""`carcond simulate`: number of labels that each strategy needs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backend.cli.simulation_view import progress_bar, simulation_table
+from carcond.analysis.replay_set import Columns, embed_rows, load_dataset
+from carcond.analysis.simulate import simulate as run
+from carcond.analysis.simulation_report import report
+from carcond.data.label_table import read_rows
+from carcond.model.encoder import Encoder, find_encoder
+from carcond.query.strategy import parse_strategies
+from carcond.reports.curve_plot import check_can_plot, save_plot
+from carcond.settings import get_settings
+
+_COMPARED = "random,margin,entropy,badge,live"
+
+
+def simulate(
+    labels: Annotated[Path, typer.Option(help="a CSV file, or an export of Label Studio; see docs/simulate.md")],
+    photos: Annotated[Path, typer.Option(help="folder of the photos")],
+    strategies: Annotated[str, typer.Option(help="comma-separated names; see carcond/query/strategy.py")] = _COMPARED,
+    seeds: Annotated[int, typer.Option(min=2, help="number of replays of each strategy")] = 30,
+    columns: Annotated[list[str] | None, typer.Option(help="task=column: column with the labels of the task")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="column=value: keep these rows only")] = None,
+    by: Annotated[str, typer.Option(help="also measure by the values of this column")] = "",
+    together: Annotated[bool, typer.Option("--together", help="one queue for all tasks, not one for each")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw the curves into this file, as PNG and SVG")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder of cached embeddings")] = None,
+    processes: Annotated[int, typer.Option(min=0, help="number of processes; 0: one per core")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON only")] = False,
+) -> None:
+    """Replay a labelled set: how many labels does each strategy need?
+
+    Example: carcond simulate --labels labels.csv --photos photos --strategies random,margin,live --seeds 30
+    """
+    settings = get_settings()
+    chosen = parse_strategies(strategies)
+    if plot:
+        check_can_plot()
+    rows = read_rows(labels, _pairs(where or []))
+    loaded = Encoder.load(find_encoder(settings.models_dir), settings.encoder_threads)
+    kept_in = cache or settings.models_dir / "cache"
+    with progress_bar("encoding photos") as progress:
+        embeddings, unread = embed_rows(rows, photos, loaded, kept_in, settings.max_photo_pixels, progress=progress)
+    for reason in unread.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    dataset = load_dataset(rows, Columns(_pairs(",".join(columns or []).split(",")), by), embeddings, list(unread))
+    with progress_bar("replaying") as progress:
+        curves = run([dataset] if together else dataset.by_task(), chosen, seeds, progress, processes)
+    facts = {"encoder": loaded.encoder_id, "seeds": seeds, "left_out": len(unread)} | report(curves)
+    for file in save_plot(facts, plot) if plot else []:
+        print(f"wrote {file}", file=sys.stderr)
+    print(json.dumps(facts, indent=2) if as_json else simulation_table(facts))
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """The pairs of texts "name=value"; empty ones are left out."""
+    pairs = {}
+    for text in filter(None, texts):
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise typer.BadParameter(f"expected name=value, got {text!r}")
+        pairs[name.strip()] = value.strip()
+    return pairs

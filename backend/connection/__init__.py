@@ -1,1 +1,0 @@
-"""Connecting the backend to a Label Studio project that is there already, and taking it back."""

@@ -1,0 +1,264 @@
+"""Embedding a project's new photos: fetched in parallel, encoded in batches, each batch stored at once."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from backend.label_studio.photo_fetcher import PhotoFetcher
+from backend.services import Services
+from carcond.arrays import FloatArray
+from carcond.data.images import STATS_SIDE, ImageStats, decode_photo, measure_image, perceptual_hash, to_pixels
+from carcond.data.near_duplicates import Likeness, assign_groups
+from carcond.errors import PhotoFetchError, UnreadableImageError
+from carcond.model.encoder import Encoder
+from carcond.store.store import Store
+from carcond.store.tables import Photo
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 16
+_FETCHERS = 4
+# A photo that cannot be reached, or that killed a worker, must not hold up every turn: retries back off exponentially.
+_FIRST_WAIT_S = 30.0
+_LONGEST_WAIT_S = 3600.0
+
+Progress = Callable[[str, int, int], None]
+"""Callback with the name of a stage, its number of items done, and their total."""
+
+
+@dataclass(frozen=True)
+class SeenPhoto:
+    """A fetched photo: its pixels ``(3, S, S)``, perceptual hash and image statistics, or a problem."""
+
+    task_id: int
+    pixels: FloatArray | None = None
+    phash: int = 0
+    stats: ImageStats | None = None
+    problem: str = ""
+    transient: bool = False
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a project's photos: number `number` of `count`, from 0."""
+
+    number: int
+    count: int
+
+    def holds(self, task_id: int) -> bool:
+        """True if the photo belongs to this shard."""
+        return task_id % self.count == self.number
+
+
+def embed_new_photos(services: Services, project_id: int, encoder_id: str, seconds: float, progress: Progress) -> int:
+    """Embed photos that have no embedding yet, for about `seconds`.
+
+    Each batch is stored at once, so that a killed worker loses at most one. A photo that cannot be
+    read gets its `problem` recorded; one that could not be reached is tried again next time.
+
+    Returns:
+        Number of photos that were never tried; those that could not be reached do not count,
+        or turns would follow each other for their sake.
+    """
+    _group_new_photos(services.store, project_id)  # a worker may have been killed before it came to that
+    waiting = _waiting(services.store, project_id, encoder_id)
+    if not waiting:
+        return 0
+    deadline = time.monotonic() + seconds
+    left = _embed(
+        services, project_id, encoder_id, waiting, interrupted=lambda: time.monotonic() >= deadline, progress=progress
+    )
+    _group_new_photos(services.store, project_id)
+    return left
+
+
+def embed_shard(
+    services: Services,
+    project_id: int,
+    encoder_id: str,
+    shard: Shard,
+    *,
+    interrupted: Callable[[], bool],
+    progress: Progress,
+) -> int:
+    """Embed a shard of a project's photos with an encoder that does not serve it, except those already embedded.
+
+    Args:
+        services: of this process.
+        project_id: of the photos.
+        encoder_id: of the encoder to embed with.
+        shard: subset of the photos.
+        interrupted: checked before each batch: a turn is more urgent than this.
+        progress: receives the number of photos of the shard that are done.
+
+    Returns:
+        Number of photos of the shard that are still to be embedded.
+    """
+    waiting = [p for p in _waiting(services.store, project_id, encoder_id) if shard.holds(p.task_id)]
+    if not waiting:
+        return 0
+    return _embed(services, project_id, encoder_id, waiting, interrupted=interrupted, progress=progress)
+
+
+def unseen_photos(store: Store, project_id: int, encoder_id: str) -> int:
+    """Number of photos that an encoder has yet to embed; those that could not be fetched do not count."""
+    return sum(photo.problem is None for photo in _waiting(store, project_id, encoder_id))
+
+
+def _embed(
+    services: Services,
+    project_id: int,
+    encoder_id: str,
+    waiting: Sequence[Photo],
+    *,
+    interrupted: Callable[[], bool],
+    progress: Progress,
+) -> int:
+    encoder = services.encoder(encoder_id)
+    see = partial(_see, services.photos, encoder, services.settings.max_photo_pixels)
+    done = 0
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        while done < len(waiting) and not interrupted():
+            batch = _next_batch(waiting[done:])
+            _note_try(services.store, project_id, batch)
+            _keep(
+                services.store, project_id, encoder, list(pool.map(see, batch)), {p.task_id: p.failures for p in batch}
+            )
+            done += len(batch)
+            progress("embedding photos", done, len(waiting))
+    return sum(photo.problem is None for photo in waiting[done:])
+
+
+def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
+    """Photos to embed: new ones first, then those that could not be fetched, then those whose try never ended."""
+    have = store.embedded(project_id, encoder_id)
+    now = time.time()
+    photos = [
+        photo
+        for photo in store.photos(project_id)
+        # Without a hash it would never be put into a group, nor into the split.
+        if (photo.task_id not in have or photo.phash is None) and _is_due(photo.retry_at, now)
+    ]
+    return sorted(photos, key=lambda photo: (_was_cut_short(photo), photo.problem is not None))
+
+
+def _is_due(retry_at: float | None, now: float) -> bool:
+    """True if a photo may be tried again; never for None. Beyond the longest wait, the clock was set back."""
+    return retry_at is not None and not now < retry_at <= now + _LONGEST_WAIT_S
+
+
+def _was_cut_short(photo: Photo) -> bool:
+    """True if a worker died while it processed the photo."""
+    return photo.failures > 0 and photo.problem is None
+
+
+def _next_batch(waiting: Sequence[Photo]) -> Sequence[Photo]:
+    """Photos whose try never ended come one by one: one of them may have ended the worker."""
+    together = next((i for i, photo in enumerate(waiting) if _was_cut_short(photo)), len(waiting))
+    return waiting[: min(max(together, 1), _BATCH)]
+
+
+def _note_try(store: Store, project_id: int, batch: Sequence[Photo]) -> None:
+    """Count a try before it is made: if it kills the worker, the next turn continues without these photos."""
+    now = time.time()
+    store.update_photos(
+        project_id,
+        [
+            {"task_id": p.task_id, "problem": None, "failures": p.failures + 1, "retry_at": now + _wait(p.failures + 1)}
+            for p in batch
+        ],
+    )
+
+
+def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo) -> SeenPhoto:
+    try:
+        data = fetcher.fetch(photo.url)
+        image = decode_photo(data, target=encoder.spec.size, max_pixels=max_pixels)
+    except PhotoFetchError as error:
+        return SeenPhoto(photo.task_id, problem=str(error), transient=error.transient)
+    except UnreadableImageError as error:
+        return SeenPhoto(photo.task_id, problem=str(error))
+    return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image), measure_image(data, image))
+
+
+def _keep(
+    store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto], failures: Mapping[int, int]
+) -> None:
+    changes: list[dict[str, Any]] = []
+    for photo in seen:
+        if photo.pixels is None:
+            logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
+            changes.append({"task_id": photo.task_id, **_failure(photo, failures[photo.task_id] + 1)})
+        else:
+            facts = asdict(photo.stats) if photo.stats else {}
+            tried = {"problem": None, "failures": 0, "retry_at": 0.0}
+            changes.append({"task_id": photo.task_id, "phash": f"{photo.phash:016x}", **tried, **facts})
+    good = [photo for photo in seen if photo.pixels is not None]
+    rows = encoder.embed(np.stack([p.pixels for p in good if p.pixels is not None])) if good else np.empty((0, 0))
+    # Before the embeddings: a photo that has both is never processed again.
+    store.update_photos(project_id, changes)
+    store.put_embeddings(project_id, encoder.encoder_id, {p.task_id: row for p, row in zip(good, rows, strict=True)})
+
+
+def look_at_kept_photos(services: Services, project_id: int, progress: Progress) -> None:
+    """Measure photos embedded before image statistics were stored; those that cannot be fetched are skipped."""
+    photos = [p for p in services.store.photos(project_id) if p.phash and p.width is None]
+    see = partial(_see_look, services.photos, services.settings.max_photo_pixels)
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        for start in range(0, len(photos), _BATCH):
+            batch = photos[start : start + _BATCH]
+            looks = zip(batch, pool.map(see, batch), strict=True)
+            services.store.update_photos(
+                project_id, [{"task_id": photo.task_id, **asdict(look)} for photo, look in looks if look]
+            )
+            progress("measuring photos", start + len(batch), len(photos))
+
+
+def _see_look(fetcher: PhotoFetcher, max_pixels: int, photo: Photo) -> ImageStats | None:
+    try:
+        data = fetcher.fetch(photo.url)
+        return measure_image(data, decode_photo(data, target=STATS_SIDE, max_pixels=max_pixels))
+    except (PhotoFetchError, UnreadableImageError) as error:
+        logger.warning("project %d, task %d: %s", photo.project_id, photo.task_id, error)
+        return None
+
+
+def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
+    """Record of a photo that could not be fetched."""
+    retry_at = time.time() + _wait(failures) if photo.transient else None
+    return {"problem": photo.problem, "failures": failures, "retry_at": retry_at}
+
+
+def _wait(failures: int) -> float:
+    """Seconds until the next try: each time twice as long."""
+    return min(_FIRST_WAIT_S * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
+
+
+def _group_new_photos(store: Store, project_id: int) -> None:
+    """Group photos of the same car and near-duplicates; new members join the split of their group."""
+    new = store.ungrouped_photos(project_id)
+    if not new:
+        return
+    # Deleted photos too: a copy that comes back later belongs to their group.
+    grouped = [p for p in store.known_photos(project_id) if p.group is not None]
+    groups = assign_groups(
+        [_likeness(p) for p in new], [_likeness(p) for p in grouped], [p.group or 0 for p in grouped]
+    )
+    side_by_group = {p.group: p.side for p in grouped if p.side}
+    store.update_photos(
+        project_id,
+        [
+            {"task_id": photo.task_id, "group": group, "side": photo.side or side_by_group.get(group)}
+            for photo, group in zip(new, groups, strict=True)
+        ],
+    )
+
+
+def _likeness(photo: Photo) -> Likeness:
+    return Likeness(int(photo.phash or "0", 16), photo.car)

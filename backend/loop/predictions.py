@@ -1,0 +1,98 @@
+"""The unlabelled pool of a project: from heads and embeddings to predictions in queue order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.label_studio.client import PredictionDraft
+from backend.label_studio.label_config import LabelBinding
+from backend.loop.explanation_line import confidence_line, reason_line
+from carcond.arrays import FloatArray, IntArray
+from carcond.model.heads import Heads
+from carcond.query.live_queue import Pool, QueueSettings, Reason, rank_pool
+from carcond.settings import Settings
+from carcond.taxonomy import TASK_BY_KEY
+
+
+@dataclass(frozen=True)
+class RankedDrafts:
+    """Predictions for the unlabelled photos.
+
+    Attributes:
+        queue: what should be labelled next, one photo of each slot first.
+        rest: the other photos, most informative first; they stand behind the queue in its slots.
+    """
+
+    queue: Sequence[PredictionDraft]
+    rest: Sequence[PredictionDraft]
+
+
+def queue_settings(settings: Settings) -> QueueSettings:
+    """Sizes of the live queue as they are set."""
+    return QueueSettings(
+        size=settings.queue_size,
+        slots=settings.slots,
+        candidate_factor=settings.candidate_factor,
+        cold_start_labels=settings.cold_start_labels,
+        diversity_until_labels=settings.diversity_until_labels,
+    )
+
+
+def rank_drafts(
+    task_ids: IntArray, pool: Pool, heads: Heads | None, version: str, *, binding: LabelBinding, settings: Settings
+) -> RankedDrafts:
+    """Order the unlabelled photos and say what is predicted for each; see `carcond.query.live_queue`.
+
+    Args:
+        task_ids: of the photos ``(N,)``.
+        pool: the photos.
+        heads: the serving version's heads, None before the first version: then nothing is predicted.
+        version: the version string to publish under.
+        binding: the words of the project's label config.
+        settings: sizes of the queue and its slots.
+    """
+    probabilities = heads.probabilities(pool.embeddings) if heads and len(task_ids) else {}
+    ranked = rank_pool(pool, probabilities, queue_settings(settings))
+    classes = chosen_classes(probabilities) if probabilities else [{}] * len(task_ids)
+
+    def draft(position: int, reason: Reason | None) -> PredictionDraft:
+        score, slot = round(float(ranked.scores[position]), 6), int(ranked.slots[position])
+        result = prediction_result(classes[position], binding, version, reason)
+        return PredictionDraft(int(task_ids[position]), result, score, version, slot)
+
+    queue = [draft(i, reason) for i, reason in zip(ranked.positions, ranked.reasons, strict=True)]
+    return RankedDrafts(queue, [draft(i, None) for i in ranked.rest])
+
+
+def prediction_result(
+    classes: Mapping[str, tuple[str, float]], binding: LabelBinding, version: str, reason: Reason | None
+) -> list[dict[str, Any]]:
+    """Regions of a prediction: an answer to each task, and lines with confidences and reason where there is room.
+
+    Args:
+        classes: task key -> (class key, its probability); empty before there is a model.
+        binding: of the label config.
+        version: that answers.
+        reason: why the photo is in the queue; None for one that is not.
+    """
+    regions = binding.result(classes)
+    confidences = confidence_line(binding, version, classes) if binding.confidence_to else ""
+    if confidences:
+        regions += binding.confidence_regions(confidences)
+    if binding.reason_to:
+        regions.append(binding.reason_region(reason_line(binding, version, classes, reason)))
+    return regions
+
+
+def chosen_classes(probabilities: Mapping[str, FloatArray]) -> list[dict[str, tuple[str, float]]]:
+    """For each photo: task key -> (most probable class key, its probability).
+
+    Args:
+        probabilities: task key -> ``(N, K)``.
+    """
+    columns = []
+    for task, rows in probabilities.items():
+        keys = TASK_BY_KEY[task].class_keys
+        best = rows.argmax(axis=1)
+        columns.append([(task, keys[k], round(float(row[k]), 4)) for k, row in zip(best, rows, strict=True)])
+    return [{task: (key, probability) for task, key, probability in photo} for photo in zip(*columns, strict=True)]

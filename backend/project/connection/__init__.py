@@ -1,0 +1,1 @@
+"""Connecting the backend to an existing Label Studio project, and undoing it."""

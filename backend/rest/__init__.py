@@ -1,1 +1,0 @@
-"""The JSON API: photos of a car in, its condition out."""

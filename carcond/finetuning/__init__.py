@@ -1,1 +1,0 @@
-"""Training an encoder: the one room that imports torch. No serving process opens it."""

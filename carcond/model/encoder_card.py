@@ -1,0 +1,186 @@
+"""An encoder on disk: `encoder.onnx`, and `encoder.json`, the card that describes it."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from carcond.data.images import InputSpec
+from carcond.errors import EncoderError
+from carcond.files import new_directory, replace_text
+from carcond.model.car_detector import CarHead
+
+ONNX_NAME = "encoder.onnx"
+CARD_NAME = "encoder.json"
+FORMAT = 1
+"""Number of the card's format: raised when an older program could not read it rightly. Cards without one are of 1."""
+
+
+class EncoderRequest(BaseModel):
+    """The requested encoder.
+
+    Attributes:
+        backbone: timm's name of the network.
+        weights: "hub", "random", or the SHA-256 of the weights file (see `encoder_request`).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    backbone: str
+    weights: str
+
+
+class Tuning(BaseModel):
+    """Provenance of an encoder fine-tuned on the labels of a project, which only this project uses.
+
+    Attributes:
+        project: number of the project.
+        base: id of the encoder that the training began with.
+        trained_on: task ids of the photos that its weights were fitted on, which it fits better than unseen ones.
+        labels: number of labelled photos of the project when the training began.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    project: int
+    base: str
+    trained_on: tuple[int, ...]
+    labels: int
+
+
+class EncoderCard(BaseModel):
+    """Contents of an encoder's `encoder.json`.
+
+    Attributes:
+        format: number of the card's format.
+        encoder_id: name of the encoder and of its directory: backbone and a hash of weights and input.
+        backbone: timm's name of the network that is inside.
+        weights_source: source of the weights, in words.
+        fallback_reason: why this encoder is not the requested one; None when it is.
+        request: the requested encoder.
+        weights_sha256: hash of the weights' names and values.
+        onnx_sha256: hash of `encoder.onnx`.
+        input: input size and normalisation.
+        dimension: length of an embedding.
+        created: date and time, ISO 8601, UTC.
+        versions: of the packages that made it.
+        tuning: provenance of a fine-tuning in the live loop; None for an encoder that all projects may use.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    encoder_id: str
+    backbone: str
+    weights_source: str
+    fallback_reason: str | None = None
+    request: EncoderRequest
+    weights_sha256: str
+    onnx_sha256: str
+    input: InputSpec
+    dimension: int
+    created: str
+    versions: dict[str, str]
+    tuning: Tuning | None = None
+
+
+class _Format(BaseModel):
+    """The one field that cards of every format have."""
+
+    format: int = 1
+
+
+def encoder_request(backbone: str, weights: str) -> EncoderRequest:
+    """Describe a requested encoder so that it can be compared with those on disk.
+
+    Args:
+        backbone: timm's name of the network.
+        weights: "hub", "random", or the path of a weights file.
+
+    Raises:
+        EncoderError: the weights file cannot be read.
+    """
+    named = weights in ("hub", "random")
+    return EncoderRequest(backbone=backbone, weights=weights if named else file_sha256(Path(weights)))
+
+
+def read_card(directory: Path) -> EncoderCard:
+    """Read `encoder.json` in an encoder's directory.
+
+    Raises:
+        EncoderError: the file is missing, malformed, or of a newer format.
+    """
+    path = directory / CARD_NAME
+    try:
+        text = path.read_bytes()
+        written = _Format.model_validate_json(text).format
+        if written > FORMAT:
+            raise EncoderError(
+                f"expected an encoder of format {FORMAT} or older, {path} is of format {written}: a newer carcond "
+                "wrote it. Run that one or a newer one"
+            )
+        return EncoderCard.model_validate_json(text)
+    except OSError as error:
+        raise EncoderError(f"no encoder in {directory}: {path.name} cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) or "the whole file" for e in error.errors())
+        raise EncoderError(
+            f"{path} is malformed (in {fields}): remove {directory} and make the encoder again"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        EncoderError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def save_encoder(encoders_dir: Path, card: EncoderCard, onnx_file: Path, car_head: CarHead | None = None) -> Path:
+    """Keep an encoder under its id.
+
+    An existing encoder of this id stays; at most the request on its card is updated.
+
+    Args:
+        encoders_dir: home of all encoders.
+        card: describes the encoder; its `onnx_sha256` is filled in here.
+        onnx_file: the network, with input `pixels` (N, 3, size, size) and outputs `embedding` (N, D) and
+            `feature_map` (N, D, h, w). It is copied.
+        car_head: the classifier that the network was pretrained with, if there is one.
+
+    Returns:
+        The encoder's directory.
+    """
+    directory = encoders_dir / card.encoder_id
+    if directory.exists():
+        _update_origin(directory, card)
+        return directory
+    card = card.model_copy(update={"onnx_sha256": file_sha256(onnx_file)})
+    try:
+        with new_directory(directory) as temporary:
+            (temporary / ONNX_NAME).write_bytes(onnx_file.read_bytes())
+            (temporary / CARD_NAME).write_text(_to_json(card), encoding="utf-8")
+            if car_head:
+                car_head.save(temporary)
+    except OSError:
+        if not directory.exists():  # else another process was faster, and made the same, by its id
+            raise
+    return directory
+
+
+def _update_origin(directory: Path, card: EncoderCard) -> None:
+    kept = read_card(directory)
+    updated = kept.model_copy(update=card.model_dump(include={"weights_source", "fallback_reason"}))
+    updated = updated.model_copy(update={"request": card.request})
+    if updated != kept:
+        replace_text(directory / CARD_NAME, _to_json(updated))
+
+
+def _to_json(card: EncoderCard) -> str:
+    return card.model_dump_json(indent=2) + "\n"

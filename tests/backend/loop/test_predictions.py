@@ -1,0 +1,259 @@
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from backend.label_studio.label_config import CONFIDENCE_TAG, SHOWN_TAG, LabelBinding, bind_label_config
+from backend.label_studio.provision import shipped_label_config
+from backend.loop.predictions import RankedDrafts, chosen_classes, queue_settings, rank_drafts
+from carcond.model.head_fitting import fit_heads
+from carcond.model.heads import Heads, joint_confidence
+from carcond.model.inference import SURE
+from carcond.query.live_queue import Pool, QueueSettings
+from carcond.query.slots import EXPLORATION_SLOT
+from carcond.query.uncertainty import combine_tasks, margin
+from carcond.settings import Settings
+from tests.backend.label_configs import BOXES, DAMAGE_ONLY, ENGLISH
+
+COUNT, DIMENSION = 120, 8
+SETTINGS = Settings(cold_start_labels=10)
+BINDING = bind_label_config(ENGLISH)
+
+
+def make_pool(labelled: int = 40, drawn: int = 2, count: int = COUNT) -> Pool:
+    embeddings = np.random.default_rng(0).normal(size=(count, DIMENSION)).astype(np.float32)
+    position = np.arange(count)
+    is_drawn = (position >= labelled) & (position < labelled + drawn)
+    reserved = is_drawn | (position == count - 1)  # and a near-duplicate of a drawn one
+    return Pool(embeddings, position >= labelled, reserved, is_drawn, np.zeros(count, dtype=int))
+
+
+def test_a_replay_has_the_sizes_of_a_queue_with_default_settings() -> None:
+    assert queue_settings(Settings()) == QueueSettings()
+
+
+def rank(pool: Pool, heads: Heads | None, version: str, binding: LabelBinding, settings: Settings) -> RankedDrafts:
+    task_ids = np.arange(len(pool.unlabelled)) + 1
+    return rank_drafts(task_ids, pool, heads, version, binding=binding, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def heads() -> Heads:
+    embeddings = make_pool().embeddings
+    classes = {
+        "cleanliness": np.digitize(embeddings[:, 0], [-0.5, 0.5]).astype(np.int64),
+        "damage": (embeddings[:, 1] > 0).astype(np.int64),
+    }
+    return fit_heads("tiny", embeddings, classes)
+
+
+def ids(ranked: RankedDrafts) -> list[int]:
+    return [draft.task_id for draft in (*ranked.queue, *ranked.rest)]
+
+
+def test_every_unlabelled_photo_gets_one_prediction(heads: Heads) -> None:
+    ranked = rank(make_pool(), heads, "carcond-0001", BINDING, SETTINGS)
+    assert sorted(ids(ranked)) == list(range(41, COUNT + 1))
+    assert len(ranked.queue) == SETTINGS.queue_size
+
+
+def test_results_are_the_most_probable_classes(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
+    classes = chosen_classes(heads.probabilities(pool.embeddings))
+    for draft in (*ranked.queue, *ranked.rest):
+        assert draft.result == BINDING.result(classes[draft.task_id - 1])
+        assert draft.model_version == "carcond-0001"
+
+
+def test_scores_of_the_queue_are_the_joint_confidence(heads: Heads) -> None:
+    pool = make_pool()
+    confidence = joint_confidence(heads.probabilities(pool.embeddings))
+    for draft in rank(pool, heads, "carcond-0001", BINDING, SETTINGS).queue:
+        assert draft.score == pytest.approx(confidence[draft.task_id - 1], abs=1e-6)
+
+
+def test_the_queue_is_made_of_the_photos_with_the_smallest_margins(heads: Heads) -> None:
+    """Smallest over both tasks, each divided by its mean, as a slow plain rule finds them."""
+    pool = make_pool()
+    ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
+    shares = []
+    for rows in heads.probabilities(pool.embeddings).values():
+        uncertain = [1 - (sorted(row)[-1] - sorted(row)[-2]) for row in rows.tolist()]
+        mean = float(np.mean([value for value, wanted in zip(uncertain, pool.unlabelled, strict=True) if wanted]))
+        shares.append([value / mean for value in uncertain])
+    informative = [sum(values) for values in zip(*shares, strict=True)]
+    eligible = np.flatnonzero(pool.unlabelled & ~pool.reserved)
+    best = sorted(eligible, key=lambda i: -informative[i])[: SETTINGS.queue_size * SETTINGS.candidate_factor]
+    chosen = {draft.task_id - 1 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT}
+    assert len(chosen) > 10
+    assert chosen <= {int(i) for i in best}
+
+
+def test_with_many_labels_the_smallest_margins_alone_decide(heads: Heads) -> None:
+    """With few, some of the smallest give way to larger ones of other groups."""
+    beyond = []
+    for labelled in (49, 50):
+        pool = make_pool(labelled)
+        ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
+        chosen = [draft.task_id - 1 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
+        unlabelled = np.flatnonzero(pool.unlabelled)
+        probabilities = heads.probabilities(pool.embeddings[unlabelled])
+        scores = combine_tasks({task: margin(rows[np.newaxis]) for task, rows in probabilities.items()})
+        order = unlabelled[np.argsort(-scores, kind="stable")]
+        best = [i for i in order.tolist() if not pool.reserved[i]][: len(chosen)]
+        beyond.append(len(set(chosen) - set(best)))
+    assert beyond[0] > 0
+    assert beyond[1] == 0
+
+
+@pytest.mark.parametrize("labelled", [5, 40, 60])
+def test_nothing_behind_the_queue_is_served_before_it(heads: Heads, labelled: int) -> None:
+    """Label Studio serves the lowest score of a slot first, whatever it was that chose the queue."""
+    ranked = rank(make_pool(labelled), heads, "carcond-0001", BINDING, SETTINGS)
+    last = {slot: max(d.score for d in ranked.queue if d.slot == slot) for slot in {d.slot for d in ranked.queue}}
+    assert all(draft.score > last[draft.slot] for draft in ranked.rest)
+
+
+def test_behind_the_queue_a_score_is_the_confidence_wherever_that_is_high_enough(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
+    confidence = joint_confidence(heads.probabilities(pool.embeddings))
+    raised = [draft for draft in ranked.rest if draft.score > confidence[draft.task_id - 1] + 1e-6]
+    assert all(draft.score >= confidence[draft.task_id - 1] - 1e-6 for draft in ranked.rest)
+    assert len(raised) < len(ranked.rest) / 2
+
+
+def test_the_exploration_slot_holds_the_drawn_photos_and_no_others(heads: Heads) -> None:
+    ranked = rank(make_pool(drawn=3), heads, "carcond-0001", BINDING, SETTINGS)
+    in_slot = {draft.task_id for draft in (*ranked.queue, *ranked.rest) if draft.slot == EXPLORATION_SLOT}
+    assert in_slot == {41, 42, 43}
+    assert in_slot <= {draft.task_id for draft in ranked.queue}
+
+
+@pytest.mark.parametrize("labelled", [5, 40, 60])
+def test_photos_that_may_be_open_stay_in_their_slots(heads: Heads, labelled: int) -> None:
+    pool = make_pool(labelled)
+    kept = np.where(pool.unlabelled & (np.arange(COUNT) % 2 == 0), np.arange(COUNT) % 9 + 1, 0)
+    ranked = rank(replace(pool, kept_slots=kept), heads, "carcond-0001", BINDING, SETTINGS)
+    slots = {draft.task_id - 1: draft.slot for draft in (*ranked.queue, *ranked.rest)}
+    fixed = [i for i in np.flatnonzero(kept).tolist() if not pool.drawn[i]]
+    assert {i: slots[i] for i in fixed} == {i: int(kept[i]) for i in fixed}
+
+
+def test_a_drawn_photo_leaves_the_slot_that_it_was_kept_in(heads: Heads) -> None:
+    pool = make_pool()
+    kept = np.full(COUNT, 5)
+    ranked = rank(replace(pool, kept_slots=kept), heads, "carcond-0001", BINDING, SETTINGS)
+    assert {d.slot for d in ranked.queue if pool.drawn[d.task_id - 1]} == {EXPLORATION_SLOT}
+
+
+def test_a_near_duplicate_of_a_drawn_photo_is_never_asked_for(heads: Heads) -> None:
+    for model in (heads, None):
+        ranked = rank(make_pool(), model, "carcond-0001", BINDING, SETTINGS)
+        assert COUNT not in {draft.task_id for draft in ranked.queue}
+
+
+def test_the_queue_begins_with_one_photo_of_each_slot(heads: Heads) -> None:
+    ranked = rank(make_pool(), heads, "carcond-0001", BINDING, SETTINGS)
+    slots = {draft.slot for draft in ranked.queue}
+    assert len({draft.slot for draft in ranked.queue[: len(slots)]}) == len(slots) > 1
+
+
+def test_without_a_model_representative_photos_come_with_empty_results() -> None:
+    ranked = rank(make_pool(labelled=0), None, "carcond-0000", BINDING, SETTINGS)
+    assert all(draft.result == [] for draft in (*ranked.queue, *ranked.rest))
+    assert all(0 <= draft.score < 0.01 for draft in ranked.queue)
+    by_slot = [d.score for d in ranked.rest]
+    assert by_slot == sorted(by_slot)
+
+
+def test_during_the_cold_start_representative_photos_are_selected(heads: Heads) -> None:
+    pool = make_pool(labelled=5)
+    early = rank(pool, heads, "carcond-0001", BINDING, Settings(cold_start_labels=6))
+    cold = rank(pool, None, "carcond-0001", BINDING, Settings(cold_start_labels=6))
+    late = rank(pool, heads, "carcond-0001", BINDING, Settings(cold_start_labels=5))
+    assert {d.task_id for d in early.queue} == {d.task_id for d in cold.queue} != {d.task_id for d in late.queue}
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+@pytest.mark.parametrize(
+    ("count", "labelled", "drawn"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (2, 0, 2), (3, 0, 1), (5, 5, 0)]
+)
+def test_small_pools_are_ranked_whole(heads: Heads, with_model: bool, count: int, labelled: int, drawn: int) -> None:
+    pool = make_pool(labelled, drawn, count)
+    ranked = rank(pool, heads if with_model else None, "carcond-0001", BINDING, SETTINGS)
+    assert sorted(ids(ranked)) == list(range(labelled + 1, count + 1))
+
+
+def test_equal_photos_are_ranked(heads: Heads) -> None:
+    pool = make_pool(0, 0, 30)
+    same = replace(pool, embeddings=np.ones_like(pool.embeddings))
+    assert len(ids(rank(same, heads, "carcond-0001", BINDING, SETTINGS))) == 30
+
+
+def test_the_config_decides_which_tasks_are_predicted(heads: Heads) -> None:
+    ranked = rank(make_pool(), heads, "carcond-0001", bind_label_config(DAMAGE_ONLY), SETTINGS)
+    assert {region["from_name"] for draft in ranked.queue for region in draft.result} == {"damage"}
+
+
+def test_the_same_pool_is_ranked_the_same(heads: Heads) -> None:
+    pool = make_pool()
+    assert rank(pool, heads, "v", BINDING, SETTINGS) == rank(pool, heads, "v", BINDING, SETTINGS)
+
+
+def test_the_chosen_class_is_the_most_probable_one() -> None:
+    probabilities = {
+        "cleanliness": np.array([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]], dtype=np.float32),
+        "damage": np.array([[0.4, 0.6], [0.70001, 0.29999]], dtype=np.float32),
+    }
+    assert chosen_classes(probabilities) == [
+        {"cleanliness": ("slightly_dirty", 0.5), "damage": ("damaged", 0.6)},
+        {"cleanliness": ("clean", 0.9), "damage": ("intact", 0.7)},
+    ]
+
+
+def reasons(ranked: RankedDrafts) -> dict[int, str]:
+    return {d.task_id: d.result[-1]["value"]["text"][0] for d in (*ranked.queue, *ranked.rest)}
+
+
+def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chosen(heads: Heads) -> None:
+    pool = make_pool()
+    binding = bind_label_config(BOXES)
+    ranked = rank(pool, heads, "carcond-0001", binding, SETTINGS)
+    lines, probabilities = reasons(ranked), heads.probabilities(pool.embeddings)
+    doubts = {task: np.sort(rows)[:, -2] - np.sort(rows)[:, -1] + 1 for task, rows in probabilities.items()}
+    means = {task: doubt[pool.unlabelled].mean() for task, doubt in doubts.items()}
+    for draft in ranked.queue:
+        position = draft.task_id - 1
+        most = max(doubts, key=lambda task: doubts[task][position] / means[task])
+        is_sure = probabilities[most][position].max() >= SURE
+        uncertain = f"no photo left is much less sure ({most})" if is_sure else f"uncertain about {most}"
+        wanted = "Sampled at random" if draft.slot == EXPLORATION_SLOT else f"Chosen because {uncertain}."
+        assert wanted in lines[draft.task_id]
+    assert {line.rpartition("about ")[2] for line in lines.values()} >= {"damage.", "cleanliness."}
+    assert not any("Chosen" in lines[draft.task_id] for draft in ranked.rest)
+
+
+def test_the_default_config_shows_confidences_and_no_reason_so_the_holdout_looks_like_the_rest(heads: Heads) -> None:
+    ranked = rank(make_pool(), heads, "carcond-0012", bind_label_config(shipped_label_config()), SETTINGS)
+    assert {draft.slot == EXPLORATION_SLOT for draft in ranked.queue} == {True, False}
+    for draft in (*ranked.queue, *ranked.rest):
+        (text,) = [region["value"]["text"][0] for region in draft.result if region["type"] == "textarea"]
+        assert re.fullmatch(r"[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-0012", text)
+        assert [r["from_name"] for r in draft.result] == ["cleanliness", "damage", CONFIDENCE_TAG, SHOWN_TAG]
+
+
+def test_before_there_is_an_answer_there_is_no_confidence() -> None:
+    ranked = rank(make_pool(), None, "carcond-0000", bind_label_config(shipped_label_config()), SETTINGS)
+    assert {len(draft.result) for draft in ranked.queue} == {0}
+
+
+def test_representative_photos_tell_that_they_are(heads: Heads) -> None:
+    for model in (heads, None):
+        ranked = rank(make_pool(labelled=5), model, "carcond-0001", bind_label_config(BOXES), SETTINGS)
+        lines = reasons(ranked)
+        chosen = [lines[draft.task_id] for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
+        assert chosen
+        assert all("representative" in line for line in chosen)

@@ -1,0 +1,79 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from carcond.arrays import FloatArray
+from carcond.query.live_queue import Pool, QueueSettings, is_cold_start, rank_pool, served_order
+from carcond.query.slots import EXPLORATION_SLOT
+
+COUNT = 90
+SETTINGS = QueueSettings()
+
+
+def make_pool(labelled: int = 60, drawn: int = 2) -> Pool:
+    embeddings = np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
+    position = np.arange(COUNT)
+    is_drawn = (position >= labelled) & (position < labelled + drawn)
+    return Pool(embeddings, position >= labelled, is_drawn, is_drawn, np.zeros(COUNT, dtype=np.int64))
+
+
+def damage(sure: FloatArray) -> dict[str, FloatArray]:
+    return {"damage": np.stack([sure, 1 - sure], axis=1).astype(np.float32)}
+
+
+SURE = np.linspace(0.55, 0.99, COUNT, dtype=np.float32)
+
+
+def test_after_the_cold_start_the_smallest_margins_are_selected() -> None:
+    ranked = rank_pool(make_pool(), damage(SURE), SETTINGS)
+    selected = ranked.positions[ranked.slots[ranked.positions] != EXPLORATION_SLOT]
+    assert sorted(selected) == list(range(62, 80))
+    assert {reason.cause for reason in ranked.reasons} == {"holdout", "uncertain"}
+
+
+@pytest.mark.parametrize(("labelled", "cold"), [(9, True), (10, False)])
+def test_the_cold_start_ends_with_so_many_labels(labelled: int, cold: bool) -> None:
+    pool = make_pool(labelled)
+    assert is_cold_start(pool, damage(SURE), SETTINGS) == cold
+    causes = {reason.cause for reason in rank_pool(pool, damage(SURE), SETTINGS).reasons}
+    assert ("representative" in causes) == cold
+
+
+def test_without_a_model_everything_is_representative() -> None:
+    ranked = rank_pool(make_pool(drawn=0), {}, SETTINGS)
+    assert {reason.cause for reason in ranked.reasons} == {"representative"}
+    assert (np.diff(ranked.scores[np.concatenate([ranked.positions, ranked.rest])]) >= -1e-4).all()
+
+
+def test_a_photo_behind_the_queue_is_never_served_before_the_queue_in_its_slot() -> None:
+    ranked = rank_pool(make_pool(), damage(SURE[::-1].copy()), SETTINGS)
+    for slot in set(ranked.slots[ranked.rest].tolist()):
+        queued = ranked.scores[ranked.positions[ranked.slots[ranked.positions] == slot]]
+        behind = ranked.scores[ranked.rest[ranked.slots[ranked.rest] == slot]]
+        assert not len(queued) or behind.min() > queued.max()
+
+
+def test_reserved_photos_are_in_the_exploration_slot_or_behind_the_queue() -> None:
+    pool = make_pool()
+    reserved = pool.reserved.copy()
+    reserved[62:70] = True
+    ranked = rank_pool(replace(pool, reserved=reserved), damage(SURE), SETTINGS)
+    assert set(range(62, 70)) <= set(ranked.rest.tolist())
+
+
+def test_every_unlabelled_photo_is_ranked_once() -> None:
+    ranked = rank_pool(make_pool(), damage(SURE), SETTINGS)
+    assert sorted(np.concatenate([ranked.positions, ranked.rest])) == list(range(60, COUNT))
+
+
+def test_an_empty_pool_has_an_empty_queue() -> None:
+    ranked = rank_pool(make_pool(labelled=COUNT), damage(SURE), SETTINGS)
+    assert (len(ranked.positions), len(ranked.rest), len(ranked.reasons)) == (0, 0, 0)
+
+
+def test_slots_take_turns_and_in_each_the_lowest_score_comes_first() -> None:
+    slots = np.array([2, 1, 1, 0, 2, 1])
+    scores = np.array([0.5, 0.9, 0.1, 0.7, 0.2, 0.4], dtype=np.float32)
+    assert served_order(np.arange(6), slots, scores).tolist() == [3, 2, 4, 5, 0, 1]
+    assert served_order(np.array([1, 5]), slots, scores).tolist() == [5, 1]
