@@ -44,8 +44,7 @@ def bench_serving(stack: Stack) -> dict[str, Any]:
         report["memory_mb"] = _memory_of_web_process(stack.pids["backend"])
         began = time.monotonic()
         stack.restart("backend")
-        while not _is_up(stack.backend_url):
-            time.sleep(0.02)
+        stack.wait_until_up("backend")
         return {**report, "start_s": round(time.monotonic() - began, 2)}
 
 
@@ -69,10 +68,3 @@ def _memory_of_web_process(pid: int) -> int:
         status = Path(f"/proc/{child}/status").read_text(encoding="utf-8")
         sizes.append(int(status.split("VmRSS:")[1].split()[0]) // 1024)
     return max(sizes)
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", trust_env=False).is_success
-    except httpx.HTTPError:
-        return False

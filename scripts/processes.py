@@ -79,6 +79,13 @@ class ManagedProcess:
         """True if it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def ending(self) -> str:
+        """How it ended by itself, with the end of its log; empty while it runs, and before its start."""
+        if self._process is None or self.is_running:
+            return ""
+        return f"{self.name} ended (exit code {self._process.returncode}). {self._last_words()}"
+
     def ask_to_stop(self) -> None:
         """Send SIGTERM, without waiting."""
         if self._process and self.is_running:

@@ -246,11 +246,11 @@ class Stack:
         self._write_settings()
         label_studio_server.install(self.options.label_studio_venv, self._say)
         self._start_redis()
-        label_studio = self._start_label_studio()
+        self._start_label_studio()
         self._make_encoder()
-        backend = self._run("backend", self._gunicorn())
-        backend.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
-        label_studio.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
+        self._run("backend", self._gunicorn())
+        self.wait_until_up("backend")
+        self.wait_until_up("label-studio")
         # Its first action is to poll Label Studio.
         worker = [sys.executable, "-m", "backend.worker"]
         self._run("worker", worker, stop_timeout_s=8.0)
@@ -277,9 +277,9 @@ class Stack:
         )
         self._processes["redis"] = process
         process.start()
-        process.wait_until(lambda: redis_server.answers(self.redis_url), 30.0)
+        self.wait_until_up("redis")
 
-    def _start_label_studio(self) -> ManagedProcess:
+    def _start_label_studio(self) -> None:
         data_dir = make_directory(self._data / "label-studio")
         postgres_url = self.options.label_studio_postgres
         if not postgres_url and label_studio_server.prepare_database(data_dir):
@@ -297,7 +297,6 @@ class Stack:
         )
         self._processes["label-studio"] = process
         process.start()
-        return process
 
     def _make_encoder(self) -> None:
         # Its words are for the person: which encoder it is, and loudly when it is only a stand-in.
@@ -314,7 +313,7 @@ class Stack:
             "backend.app:create_app()",
         ]
 
-    def _run(self, name: str, command: list[str], stop_timeout_s: float = 10.0) -> ManagedProcess:
+    def _run(self, name: str, command: list[str], stop_timeout_s: float = 10.0) -> None:
         process = ManagedProcess(
             name=name,
             command=command,
@@ -325,12 +324,32 @@ class Stack:
         )
         self._processes[name] = process
         process.start()
-        return process
+
+    def wait_until_up(self, name: str) -> None:
+        """Wait until a server that was started answers; a worker answers nobody.
+
+        Args:
+            name: see `restart`.
+
+        Raises:
+            StackError: it ended, or did not answer in time.
+        """
+        process = self._processes[name]
+        if name == "redis":
+            process.wait_until(lambda: redis_server.answers(self.redis_url), 30.0)
+        elif name == "backend":
+            process.wait_for_url(f"{self.backend_url}/health", _BACKEND_PATIENCE_S)
+        elif name == "label-studio":
+            process.wait_for_url(f"{self.label_studio_url}/health", _LABEL_STUDIO_PATIENCE_S)
 
     def tend(self) -> None:
         """Restart servers that ended by themselves. To be called periodically."""
         for process in self._processes.values():
             process.tend(self._say)
+
+    def ended(self) -> dict[str, str]:
+        """Servers that ended by themselves: name -> how, with the end of its log."""
+        return {name: process.ending for name, process in self._processes.items() if process.ending}
 
     def restart(self, name: str) -> None:
         """Stop one server, if it still runs, and start it.

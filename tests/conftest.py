@@ -159,6 +159,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def servers_outlive_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server that ended in a test fails that test, with the end of its log, and is there again for the next one."""
+    if "stack" not in request.fixturenames:
+        yield
+        return
+    running: Stack = request.getfixturevalue("stack")
+    yield
+    ended = running.ended()
+    for name in ended:
+        running.restart(name)
+        running.wait_until_up(name)
+    if ended:
+        pytest.fail("\n".join(ended.values()), pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def lite0_models_dir(request: pytest.FixtureRequest) -> Path:
     """A models directory with the pretrained EfficientNet-Lite0 in use. Shared and kept: read only. Slow at first."""

@@ -11,13 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from redis import Redis
 
 from carcond.fault_points import PARENT, POINTS, SELF, VARIABLE
 from carcond.store.store import Store
-from scripts.redis_server import answers
 from scripts.stack import Stack
 from tests.e2e.scenario import Scenario, wait_until
 
@@ -63,18 +61,7 @@ class Fault:
 def restart(stack: Stack, server: str) -> None:
     """Restart a server, and wait until it answers."""
     stack.restart(server)
-    urls = {"backend": stack.backend_url, "label-studio": stack.label_studio_url}
-    if server == "redis":
-        wait_until(lambda: answers(stack.redis_url), "redis to answer", 30)
-    elif server in urls:
-        wait_until(lambda: _is_up(urls[server]), f"{server} to answer", 120)
-
-
-def _is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    stack.wait_until_up(server)
 
 
 @contextmanager

@@ -54,6 +54,17 @@ def test_output_of_both_kinds_goes_to_the_log(make_process: MakeProcess) -> None
     assert process.log_path.read_text() == "out\nerr\n"
 
 
+def test_a_process_that_ended_by_itself_is_told_with_its_last_words(make_process: MakeProcess) -> None:
+    process = make_process("print('no room left'); raise SystemExit(3)")
+    assert process.ending == ""
+    process.start()
+    _wait(lambda: not process.is_running)
+    assert process.ending.startswith("server ended (exit code 3).")
+    assert process.ending.endswith("no room left")
+    process.stop()
+    assert process.ending == ""
+
+
 def test_nothing_of_our_environment_is_handed_on_unasked(
     make_process: MakeProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
