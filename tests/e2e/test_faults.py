@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -24,16 +23,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 PHOTOS = 60
 FIRST_LABELS = 14
 
-
-IN_EVERY_RUN = ("version.promoted",)
-
-
-def points(in_every_run: Collection[str]) -> list[Any]:
-    """All points of the worker; those that are not in every run take `-m long`."""
-    reached_by_worker = [point for point in POINTS if point != "webhook.received"]
-    return [
-        point if point in in_every_run else pytest.param(point, marks=pytest.mark.long) for point in reached_by_worker
-    ]
+REACHED_BY_WORKER = [point for point in POINTS if point != "webhook.received"]
+IN_EVERY_RUN = "version.promoted"
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +98,10 @@ def assert_recovered(scenario: Scenario, before: int) -> None:
         assert len(served) <= 1, task.id
 
 
-@pytest.mark.parametrize("point", points(IN_EVERY_RUN))
+@pytest.mark.parametrize(
+    "point",
+    [point if point == IN_EVERY_RUN else pytest.param(point, marks=pytest.mark.long) for point in REACHED_BY_WORKER],
+)
 def test_a_label_survives_a_worker_that_is_killed_at(learned: Scenario, stack: Stack, point: str) -> None:
     learned.wait_until_learned()
     before, served = learned.version().number, learned.version_told_by_backend()
@@ -131,8 +125,9 @@ def test_a_label_survives_a_job_that_the_kernel_kills_while_its_worker_goes_on(l
     assert stack.pids["worker"] == worker
 
 
-@pytest.mark.parametrize("point", points(["prediction.written"]))
-@pytest.mark.parametrize("server", [pytest.param("redis", marks=pytest.mark.long), "label-studio"])
+@pytest.mark.long
+@pytest.mark.parametrize("point", REACHED_BY_WORKER)
+@pytest.mark.parametrize("server", ["redis", "label-studio"])
 def test_a_label_survives_a_server_that_is_killed_while_a_turn_is_at(
     learned: Scenario, stack: Stack, server: str, point: str
 ) -> None:
