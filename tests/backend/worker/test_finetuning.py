@@ -153,7 +153,7 @@ def test_a_photo_that_has_no_side_yet_is_not_learnt_from(garage: Garage) -> None
     store = garage.services.store
     training = [photo.task_id for photo in store.photos(PROJECT) if photo.side == TRAIN]
     store.update_photos(PROJECT, [{"task_id": task_id, "side": None} for task_id in training[:5]])
-    photos, labels = Watched(garage.services)._photos(TrainingSettings.model_validate(HOW))
+    photos, labels = Watched(garage.services)._photos(TrainingSettings.model_validate(HOW), 64)
     assert {photo.task for photo in photos} == set(training[5:]) & set(garage.rows())
     assert labels == 30
 
