@@ -75,6 +75,18 @@ def check_views(views: tuple[int, ...]) -> tuple[int, ...]:
     return views
 
 
+def parse_views(text: str) -> tuple[int, ...]:
+    """Views of a photo from a text like ``224+448``.
+
+    Raises:
+        ValueError: it names none, or some that cannot be seen (see `check_views`).
+    """
+    sides = [side.strip() for side in text.split("+")]
+    if not all(side.isascii() and side.isdigit() for side in sides):
+        raise ValueError(f"expected sides in pixels joined by +, like 224+448, got {text!r}")
+    return check_views(tuple(map(int, sides)))
+
+
 def _check_host(value: str) -> str:
     """A host or a host and port, an address of IPv6 in brackets."""
     if value.count(":") > 1 and not value.startswith("["):
@@ -235,12 +247,7 @@ class Settings(BaseSettings):
     @field_validator("views", mode="before")
     @classmethod
     def _split_views(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        sides = [side.strip() for side in value.split("+")]
-        if not all(side.isascii() and side.isdigit() for side in sides):
-            raise ValueError(f"expected sides in pixels joined by +, like 224+448, got {value!r}")
-        return check_views(tuple(map(int, sides)))
+        return parse_views(value) if isinstance(value, str) else value
 
     @field_validator("api_tokens", mode="before")
     @classmethod
