@@ -4,6 +4,7 @@ Names that other programs share keep their usual spelling (`REDIS_URL`, `DATABAS
 `LABEL_STUDIO_URL`, `LABEL_STUDIO_API_KEY`, `LABEL_STUDIO_HOST`); all others start with `CARCOND_`.
 """
 
+import itertools
 import logging
 import os
 import re
@@ -52,6 +53,38 @@ def check_redis_url(value: str) -> str:
             "write / in a password as %2F, and @ as %40"
         )
     return value
+
+
+def check_views(views: tuple[int, ...]) -> tuple[int, ...]:
+    """The same views of a photo, if a network can see them: sides of squares in pixels, from small to large.
+
+    A smaller view is averaged from the pixels of the next larger one, and the positions of its feature map cover whole
+    positions of the larger one's. Networks halve the sides five times.
+
+    Raises:
+        ValueError: they cannot be seen.
+    """
+    in_range = bool(views) and all(32 <= side <= 1024 for side in views)
+    multiples = all(side % 32 == 0 for side in views)
+    multiples = multiples and all(large > small and large % small == 0 for small, large in itertools.pairwise(views))
+    if not in_range or not (len(views) == 1 or multiples):
+        raise ValueError(
+            "expected the side of a view in pixels, 32 to 1024, or several like 224+448, each a multiple of 32 and of "
+            f"the one before; got {'+'.join(map(str, views)) or 'none'}"
+        )
+    return views
+
+
+def parse_views(text: str) -> tuple[int, ...]:
+    """Views of a photo from a text like ``224+448``.
+
+    Raises:
+        ValueError: it names none, or some that cannot be seen (see `check_views`).
+    """
+    sides = [side.strip() for side in text.split("+")]
+    if not all(side.isascii() and side.isdigit() for side in sides):
+        raise ValueError(f"expected sides in pixels joined by +, like 224+448, got {text!r}")
+    return check_views(tuple(map(int, sides)))
 
 
 def _check_host(value: str) -> str:
@@ -142,6 +175,11 @@ class Settings(BaseSettings):
     # The encoder
     backbone: str = Field("efficientnet_b4", description="Backbone, by its name in timm.")
     backbone_weights: str = Field("hub", description="`hub`, or a `.safetensors` or tensors-only `.pth` file.")
+    views: Annotated[tuple[int, ...], NoDecode] = Field(
+        (224,),
+        description="Views of a photo that are encoded together, as the sides of squares in pixels: `224`, or "
+        "`224+448` to see small damage better, in five times the time.",
+    )
     encoder_threads: int = Field(0, ge=0, description="Number of CPU threads of an encoder; 0: all cores.")
 
     # The query batch
@@ -205,6 +243,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(_check_host(host.strip().lower()) for host in value.split(",") if host.strip())
         return value
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _split_views(cls, value: object) -> object:
+        return parse_views(value) if isinstance(value, str) else value
 
     @field_validator("api_tokens", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +19,11 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from carcond import fault_points
+from carcond.data.label_table import read_rows
 from carcond.data.synthetic_photos import draw_samples
 from carcond.errors import CarcondError
 from carcond.model.encoder import Encoder, encoders_dir, find_encoder
-from carcond.settings import get_settings
+from carcond.settings import get_settings, parse_views
 from scripts.bench_chaos import bench_chaos
 from scripts.bench_explain import bench_explain
 from scripts.bench_labellers import bench_labellers
@@ -31,6 +32,7 @@ from scripts.bench_loop import bench_loop
 from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
 from scripts.bench_serving import bench_serving
+from scripts.bench_views import bench_views, export_views, time_encoders
 from scripts.ports import free_ports
 from scripts.preflight import StackError
 from scripts.stack import Stack, StackOptions
@@ -244,6 +246,56 @@ def explain(
         return
     _print_rows("Steps", report.pop("rows"))
     _print_rows("Explain", [report])
+
+
+@app.command()
+def views(
+    photos: Annotated[Path, typer.Option(help="folder with the photos")],
+    labels: Annotated[Path, typer.Option(help="CSV, as for `carcond simulate`")],
+    compared: Annotated[list[str] | None, typer.Option("--views", help="repeat; the first is the baseline")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="task=column: column with the labels of the task")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="column=value: keep these rows only")] = None,
+    source: Annotated[str, typer.Option(help="column of sources, to leave two out. Default: none")] = "",
+    counts: Annotated[str, typer.Option("--counts", help="numbers of labels, comma-separated")] = "50,100,200",
+    seeds: Annotated[int, typer.Option(min=2, help="number of splits and draws")] = 20,
+    models_dir: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what views of a photo bring on labelled photos, and what they cost per photo."""
+    settings = get_settings()
+    folder = models_dir or settings.models_dir
+    encoders = {}
+    for name in compared or ["224", "448", "224+448"]:
+        try:
+            sides = parse_views(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--views") from None
+        encoders[name] = export_views(
+            folder, settings.backbone, settings.backbone_weights, sides, settings.encoder_threads
+        )
+    milliseconds = time_encoders(encoders)
+    table = read_rows(labels, _named(where or []))
+    rows = bench_views(
+        encoders,
+        table,
+        photos,
+        folder / "cache",
+        stand_ins=_named(columns or []),
+        labels=[int(count) for count in counts.split(",")],
+        seeds=seeds,
+        source=source,
+        say=_log.print,
+    )
+    if as_json:
+        print(json.dumps({"milliseconds": milliseconds, "rows": rows}))
+        return
+    _print_rows("Macro-F1 in points, and what other views add", rows)
+    _print_rows("Milliseconds per photo", [milliseconds])
+
+
+def _named(texts: Sequence[str]) -> dict[str, str]:
+    """The pairs of texts "name=value"."""
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ def bench_explain(encoder: Encoder) -> dict[str, Any]:
 
     The steps take turns, so that other load on the machine affects all of them alike.
     """
-    heads, data = made_up_heads(encoder), _photo()
+    heads, data = made_up_heads(encoder), noise_photo()
     photo = decode_photo(data, target=encoder.spec.size, max_pixels=_MAX_PIXELS)
     feature_map = encoder.encode(to_pixels(photo, encoder.spec)[np.newaxis]).feature_maps[0]
 
@@ -67,8 +67,8 @@ def bench_explain(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def _photo() -> bytes:
-    """A JPEG with as much detail as a photo has: clouds of noise of several sizes."""
+def noise_photo() -> bytes:
+    """A JPEG of 1280x960 pixels with as much detail as a photo has: clouds of noise of several sizes."""
     generator = np.random.default_rng(0)
     sizes = [(5, 4), (40, 30), (320, 240), (1280, 960)]
     layers = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)).resize(_SIZE) for w, h in sizes]

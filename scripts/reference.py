@@ -56,6 +56,7 @@ def settings_page() -> str:
 def _default(field: FieldInfo) -> str:
     value = field.default
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    text = "+".join(map(str, text)) if isinstance(text, tuple) else text
     return "" if text in ("", (), {}, None) else f"`{text}`"
 
 

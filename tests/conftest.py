@@ -17,7 +17,7 @@ from carcond.data.images import InputSpec
 from carcond.data.synthetic_photos import draw_picture
 from carcond.model.car_detector import CAR_HEAD_NAME
 from carcond.model.encoder import encoders_dir, find_encoder, use_encoder
-from carcond.model.encoder_card import EncoderCard, EncoderRequest, save_encoder
+from carcond.model.encoder_card import ONE_VIEW, EncoderCard, EncoderRequest, save_encoder
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 from scripts.ports import free_ports
 from scripts.stack import Stack, StackOptions
@@ -40,48 +40,68 @@ TINY_SPEC = InputSpec(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interp
 TINY_DIMENSION = 32
 
 
-def _tiny_graph(seed: int) -> onnx.ModelProto:
-    """Two convolutions with ReLU, then the mean: pixels (N, 3, 64, 64) -> (N, 32, 4, 4) -> (N, 32)."""
+def _tiny_graph(seed: int, views: tuple[int, ...]) -> onnx.ModelProto:
+    """Two convolutions with ReLU, then the mean: pixels (N, 3, 64, 64) -> (N, 32, 4, 4) -> (N, 32), for each view."""
     rng = np.random.default_rng(seed)
     first = (rng.normal(size=(16, 3, 4, 4)) / 7).astype(np.float32)
     second = (rng.normal(size=(TINY_DIMENSION, 16, 4, 4)) / 16).astype(np.float32)
+    tensors = {"first": first, "second": second}
+    nodes = []
+    for side in views:
+        factor = TINY_SPEC.size // side
+        tensors[f"scales{side}"] = np.array([1, 1, factor, factor], np.float32)
+        nodes += [
+            helper.make_node("AveragePool", ["pixels"], [f"v{side}"], kernel_shape=[factor] * 2, strides=[factor] * 2),
+            helper.make_node("Conv", [f"v{side}", "first"], [f"a{side}"], strides=[4, 4]),
+            helper.make_node("Relu", [f"a{side}"], [f"b{side}"]),
+            helper.make_node("Conv", [f"b{side}", "second"], [f"c{side}"], strides=[4, 4]),
+            helper.make_node("Relu", [f"c{side}"], [f"d{side}"]),
+            helper.make_node(
+                "Resize",
+                [f"d{side}", "", f"scales{side}"],
+                [f"map{side}"],
+                mode="nearest",
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            ),
+        ]
+    dimension = TINY_DIMENSION * len(views)
     graph = helper.make_graph(
         [
-            helper.make_node("Conv", ["pixels", "first"], ["a"], strides=[4, 4]),
-            helper.make_node("Relu", ["a"], ["b"]),
-            helper.make_node("Conv", ["b", "second"], ["c"], strides=[4, 4]),
-            helper.make_node("Relu", ["c"], ["feature_map"]),
+            *nodes,
+            helper.make_node("Concat", [f"map{side}" for side in views], ["feature_map"], axis=1),
             helper.make_node("GlobalAveragePool", ["feature_map"], ["pooled"]),
             helper.make_node("Flatten", ["pooled"], ["embedding"]),
         ],
         "tiny",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["photos", 3, 64, 64])],
         [
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["photos", TINY_DIMENSION]),
-            helper.make_tensor_value_info("feature_map", TensorProto.FLOAT, ["photos", TINY_DIMENSION, 4, 4]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["photos", dimension]),
+            helper.make_tensor_value_info("feature_map", TensorProto.FLOAT, ["photos", dimension, 4, 4]),
         ],
-        [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
-def _make_tiny_encoder(models_dir: Path, seed: int = 0) -> Path:
+def _make_tiny_encoder(models_dir: Path, seed: int = 0, views: tuple[int, ...] = (64,)) -> Path:
     encoder_id = f"tiny-{seed:08x}"
     card = EncoderCard(
         encoder_id=encoder_id,
         backbone="tiny",
         weights_source=f"random numbers, seed {seed}",
-        request=EncoderRequest(backbone="tiny", weights="random"),
+        request=EncoderRequest(backbone="tiny", weights="random", views=views if len(views) > 1 else ONE_VIEW),
         weights_sha256="0" * 64,
         onnx_sha256="",
         input=TINY_SPEC,
-        dimension=TINY_DIMENSION,
+        views=views,
+        dimension=TINY_DIMENSION * len(views),
         created="2026-01-01T00:00:00+00:00",
         versions={},
     )
     models_dir.mkdir(parents=True, exist_ok=True)
     onnx_file = models_dir / f"tiny-{seed}.onnx"
-    onnx_file.write_bytes(_tiny_graph(seed).SerializeToString())
+    onnx_file.write_bytes(_tiny_graph(seed, views).SerializeToString())
     directory = save_encoder(encoders_dir(models_dir), card, onnx_file)
     onnx_file.unlink()
     use_encoder(models_dir, encoder_id)
@@ -105,7 +125,7 @@ def new_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> str
 
 @pytest.fixture(scope="session")
 def make_tiny_encoder() -> MakeEncoder:
-    """Call with a models directory and a seed: makes a tiny encoder there and puts it in use."""
+    """Call with a models directory, a seed and views: makes a tiny encoder there and puts it in use."""
     return _make_tiny_encoder
 
 

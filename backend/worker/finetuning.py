@@ -100,13 +100,14 @@ class FineTuning:
     def _request(self, base: EncoderCard, how: TrainingSettings) -> TrainingRequest:
         settings = self.services.settings
         self.remove()
-        photos, labels = self._photos(how)
+        photos, labels = self._photos(how, how.image_size or base.input.size)
         request = TrainingRequest(
             project=self.project_id,
             base=base.encoder_id,
             base_weights=base.weights_sha256,
             backbone=settings.backbone,
             weights=settings.backbone_weights,
+            views=base.views,
             settings=how,
             max_pixels=settings.max_photo_pixels,
             labels=labels,
@@ -122,7 +123,7 @@ class FineTuning:
         replace_text(self.directory / REQUEST, request.model_dump_json())
         return request
 
-    def _photos(self, how: TrainingSettings) -> tuple[tuple[RequestedPhoto, ...], int]:
+    def _photos(self, how: TrainingSettings, size: int) -> tuple[tuple[RequestedPhoto, ...], int]:
         """Photos of the training split, on disk, and number of the project's labelled photos."""
         store = self.services.store
         serving = self.services.registry(self.project_id).current()
@@ -139,7 +140,7 @@ class FineTuning:
         urls = {row.task_id: row.url for row in rows}
         folder = self.directory / "photos"
         folder.mkdir(parents=True)
-        there = self._fetch({e.task_id: urls[e.task_id] for e, _ in wanted}, folder, how.image_size)
+        there = self._fetch({e.task_id: urls[e.task_id] for e, _ in wanted}, folder, size)
         photos = [
             RequestedPhoto(
                 task=example.task_id,

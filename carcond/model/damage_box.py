@@ -11,7 +11,7 @@ from carcond.arrays import FloatArray
 # Chosen on 62 photos of damaged cars with boxes drawn by people; docs/explain.md has the figures.
 _THRESHOLD = 0.5  # as a share of the greatest evidence
 _LEAST_AREA, _GREATEST_AREA = 0.01, 0.4  # as shares of the photo: a larger box locates nothing
-# Side of the grid on which the box is found: maps are 7x7, and too coarse for it.
+# Side of the grid on which the box is found: maps are 7x7, or 14x14, and too coarse for it.
 _GRID = 28
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carcond.data.images import InputSpec
 from carcond.errors import EncoderError
@@ -15,6 +15,9 @@ CARD_NAME = "encoder.json"
 FORMAT = 1
 """Number of the card's format: raised when an older program could not read it rightly. Cards without one are of 1."""
 
+ONE_VIEW = (224,)
+"""The view of a request that names none: the whole photo at 224 x 224 pixels."""
+
 
 class EncoderRequest(BaseModel):
     """The requested encoder.
@@ -22,12 +25,14 @@ class EncoderRequest(BaseModel):
     Attributes:
         backbone: timm's name of the network.
         weights: "hub", "random", or the SHA-256 of the weights file (see `encoder_request`).
+        views: sides of the views of a photo, in pixels (see `carcond.settings.check_views`).
     """
 
     model_config = ConfigDict(frozen=True)
 
     backbone: str
     weights: str
+    views: tuple[int, ...] = ONE_VIEW
 
 
 class Tuning(BaseModel):
@@ -53,7 +58,7 @@ class EncoderCard(BaseModel):
 
     Attributes:
         format: number of the card's format.
-        encoder_id: name of the encoder and of its directory: backbone and a hash of weights and input.
+        encoder_id: name of the encoder and of its directory: backbone and a hash of weights, input and views.
         backbone: timm's name of the network that is inside.
         weights_source: source of the weights, in words.
         fallback_reason: why this encoder is not the requested one; None when it is.
@@ -61,7 +66,9 @@ class EncoderCard(BaseModel):
         weights_sha256: hash of the weights' names and values.
         onnx_sha256: hash of `encoder.onnx`.
         input: input size and normalisation.
-        dimension: length of an embedding.
+        views: sides of the views that the network sees of a photo, in pixels; the last is the input's. Cards without
+            them are of one view.
+        dimension: length of an embedding: that of all views together.
         created: date and time, ISO 8601, UTC.
         versions: of the packages that made it.
         tuning: provenance of a fine-tuning in the live loop; None for an encoder that all projects may use.
@@ -78,6 +85,7 @@ class EncoderCard(BaseModel):
     weights_sha256: str
     onnx_sha256: str
     input: InputSpec
+    views: tuple[int, ...] = Field(default_factory=lambda fields: (fields["input"].size,))
     dimension: int
     created: str
     versions: dict[str, str]
@@ -90,18 +98,19 @@ class _Format(BaseModel):
     format: int = 1
 
 
-def encoder_request(backbone: str, weights: str) -> EncoderRequest:
+def encoder_request(backbone: str, weights: str, views: tuple[int, ...] = ONE_VIEW) -> EncoderRequest:
     """Describe a requested encoder so that it can be compared with those on disk.
 
     Args:
         backbone: timm's name of the network.
         weights: "hub", "random", or the path of a weights file.
+        views: sides of the views of a photo, in pixels.
 
     Raises:
         EncoderError: the weights file cannot be read.
     """
     named = weights in ("hub", "random")
-    return EncoderRequest(backbone=backbone, weights=weights if named else file_sha256(Path(weights)))
+    return EncoderRequest(backbone=backbone, weights=weights if named else file_sha256(Path(weights)), views=views)
 
 
 def read_card(directory: Path) -> EncoderCard:

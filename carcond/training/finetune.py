@@ -99,9 +99,10 @@ def finetune(
 
     Raises:
         TrainingError: the settings or the labels do not allow it.
+        EncoderError: the backbone's views do not fit the image size.
     """
     started = time.monotonic()
-    backbone = replace(backbone, spec=replace(backbone.spec, size=settings.image_size))
+    backbone = backbone.resized(settings.image_size or backbone.spec.size)
     classes, train = training.classes(), training.positions(TRAIN)
     if not any(len(np.unique(each[train][each[train] != UNKNOWN])) >= 2 for each in classes.values()):
         raise TrainingError(f"expected labels of at least two classes of one task in {len(train)} training photos")

@@ -10,6 +10,7 @@ from torch import nn
 
 from carcond.errors import TrainingError
 from carcond.training.pretrained_weights import Backbone
+from carcond.training.views import PackedStages, unpack_activations
 
 _STEM = ("conv_stem", "bn1")
 _END = ("conv_head", "bn2")
@@ -30,7 +31,7 @@ def stage_names(backbone: Backbone) -> list[str]:
 
 
 def split_backbone(backbone: Backbone, first_trained: str) -> tuple[nn.Module, Backbone]:
-    """The stages before one, and the rest as a backbone of its own that takes their output.
+    """The stages before one, and the rest as a backbone of its own that takes their output, of all views.
 
     Both are made of the backbone's own layers: training the rest changes the backbone.
 
@@ -46,10 +47,12 @@ def split_backbone(backbone: Backbone, first_trained: str) -> tuple[nn.Module, B
         raise TrainingError(f"expected freeze_until to be one of {', '.join(names)}, got {first_trained!r}")
     count = names.index(first_trained)
     module, blocks = backbone.module, list(_blocks(backbone.module))
-    frozen = nn.Sequential(*(getattr(module, name) for name in _STEM), *blocks[:count])
+    frozen: nn.Module = nn.Sequential(*(getattr(module, name) for name in _STEM), *blocks[:count])
     trained = nn.Sequential(*blocks[count:], *(getattr(module, name) for name in _END))
     frozen.requires_grad_(False).eval()
-    return frozen, replace(backbone, module=trained)
+    if len(backbone.views) == 1:
+        return frozen, replace(backbone, module=trained)
+    return PackedStages(frozen, backbone.views), replace(backbone, module=trained, split=unpack_activations)
 
 
 def freeze_statistics(network: nn.Module) -> None:

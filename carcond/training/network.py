@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from carcond.errors import EncoderError
 from carcond.model.encoder import encoders_dir, find_encoder, fitting_encoder, use_encoder
-from carcond.model.encoder_card import EncoderCard, encoder_request, save_encoder
+from carcond.model.encoder_card import ONE_VIEW, EncoderCard, encoder_request, save_encoder
 from carcond.model.heads import Heads
 from carcond.taxonomy import TASKS
 from carcond.training.pretrained_weights import Backbone, load_backbone_or_fallback
@@ -46,14 +46,14 @@ class TwoHeadNetwork(nn.Module):
     """Backbone, average over the photo, dropout, and a linear head per task.
 
     Attributes:
-        backbone: pixels (N, 3, S, S) -> feature map (N, D, h, w).
+        backbone: pixels (N, 3, S, S) -> feature map (N, D, h, w), of all views.
         heads: a linear layer per task key, D -> number of classes.
         dimension: D, length of an embedding.
     """
 
     def __init__(self, backbone: Backbone, dropout: float = _DROPOUT) -> None:
         super().__init__()
-        self.backbone = backbone.module
+        self.backbone = backbone.network()
         self.dimension = backbone.dimension
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleDict({task.key: nn.Linear(backbone.dimension, len(task.classes)) for task in TASKS})
@@ -95,7 +95,7 @@ class _EncoderPart(nn.Module):
         return _encode(self.backbone, pixels)
 
 
-def build_encoder(models_dir: Path, backbone: str, weights: str) -> Path:
+def build_encoder(models_dir: Path, backbone: str, weights: str, views: tuple[int, ...] = ONE_VIEW) -> Path:
     """Build the requested encoder and put it in use; a no-op when it is in use already.
 
     A fallback built while the hub was unreachable is replaced as soon as the hub can be reached.
@@ -104,6 +104,7 @@ def build_encoder(models_dir: Path, backbone: str, weights: str) -> Path:
         models_dir: home of all models.
         backbone: timm's name of a convolutional network.
         weights: "hub", "random", or the path of a weights file.
+        views: sides of the views of a photo, in pixels.
 
     Returns:
         The encoder's directory.
@@ -112,10 +113,10 @@ def build_encoder(models_dir: Path, backbone: str, weights: str) -> Path:
         EncoderError: the network is unknown or cannot be exported.
         WeightsUnavailableError: the weights cannot be loaded.
     """
-    card = fitting_encoder(models_dir, encoder_request(backbone, weights))
+    card = fitting_encoder(models_dir, encoder_request(backbone, weights, views))
     if card is not None and card.fallback_reason is None:
         return find_encoder(models_dir)
-    directory = export_encoder(load_backbone_or_fallback(backbone, weights), models_dir)
+    directory = export_encoder(load_backbone_or_fallback(backbone, weights, views), models_dir)
     use_encoder(models_dir, directory.name)
     return directory
 
@@ -147,8 +148,10 @@ def export_encoder(backbone: Backbone, models_dir: Path) -> Path:
 
 def _describe(backbone: Backbone) -> EncoderCard:
     weights = weights_sha256(backbone.module)
-    # Embeddings depend on the preparation of the pixels as much as on the weights, so the id does too.
-    identity = hashlib.sha256((weights + json.dumps(asdict(backbone.spec))).encode()).hexdigest()
+    # Embeddings depend on the preparation of the pixels as much as on the weights, so the id does too. The side of a
+    # single view is in the input's description.
+    seen = json.dumps(asdict(backbone.spec)) + (json.dumps(backbone.views) if len(backbone.views) > 1 else "")
+    identity = hashlib.sha256((weights + seen).encode()).hexdigest()
     return EncoderCard(
         encoder_id=f"{backbone.name}-{identity[:8]}",
         backbone=backbone.name,
@@ -158,6 +161,7 @@ def _describe(backbone: Backbone) -> EncoderCard:
         weights_sha256=weights,
         onnx_sha256="",
         input=backbone.spec,
+        views=backbone.views,
         dimension=backbone.dimension,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={
@@ -180,7 +184,7 @@ def weights_sha256(module: nn.Module) -> str:
 def _export(backbone: Backbone, onnx_file: Path) -> None:
     size = backbone.spec.size
     torch.onnx.export(
-        _EncoderPart(backbone.module).eval().cpu(),
+        _EncoderPart(backbone.network()).eval().cpu(),
         (torch.zeros(2, 3, size, size),),
         onnx_file,
         input_names=["pixels"],
@@ -196,7 +200,7 @@ def _check_export(backbone: Backbone, onnx_file: Path) -> None:
     session = ort.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     pixels = torch.randn(3, 3, backbone.spec.size, backbone.spec.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = _encode(backbone.module.eval(), pixels)
+        expected = _encode(backbone.network().eval(), pixels)
     results = session.run(["embedding", "feature_map"], {"pixels": pixels.numpy()})
     off = max(_distance(wanted.numpy(), got) for wanted, got in zip(expected, results, strict=True))
     if not off <= EXPORT_TOLERANCE:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carcond.model.encoder_card import ONE_VIEW
 from carcond.training.curves import TensorBoardCurves, save_training_curves
 from carcond.training.data_report import TrainingReport
 from carcond.training.dataset import TrainingSet
@@ -28,6 +29,7 @@ class OfflineTraining:
         weights: initial weights, see `carcond.training.pretrained_weights.load_backbone`.
         output: folder for the result, see `carcond.training.output`.
         max_pixels: limit of width x height of a photo.
+        views: sides of the views of a photo, in pixels.
         tensorboard: also write the curves in TensorBoard's format.
         main: True in the process that logs and writes for all of a `torchrun`.
     """
@@ -39,6 +41,7 @@ class OfflineTraining:
     weights: str
     output: Path
     max_pixels: int
+    views: tuple[int, ...] = ONE_VIEW
     tensorboard: bool = False
     main: bool = True
 
@@ -58,11 +61,12 @@ class OfflineTraining:
             EncoderError: the network is unknown or its weights cannot be loaded.
         """
         output = TrainingOutput(self.output)
-        backbone = load_backbone_or_fallback(self.backbone, self.weights)
+        backbone = load_backbone_or_fallback(self.backbone, self.weights, self.views)
         if self.main:
             how = self.settings.model_dump(exclude={"loader_processes"})
             start = {
                 "backbone": backbone.name,
+                "views": backbone.views,
                 "weights": backbone.weights_source,
                 "photos": self.training.fingerprint(),
             }

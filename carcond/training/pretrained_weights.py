@@ -12,15 +12,16 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from carcond.data.images import InputSpec
 from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.model.car_detector import CLASS_COUNT, CarHead
-from carcond.model.encoder_card import EncoderRequest, Tuning, encoder_request
+from carcond.model.encoder_card import ONE_VIEW, EncoderRequest, Tuning, encoder_request
+from carcond.settings import check_views
+from carcond.training.views import Split, ViewNetwork, shrink_pixels
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SIZE = 224
 
 _HUB_FILE = "model.safetensors"
 _HUB_TIMEOUT_S = 5.0
@@ -41,28 +42,54 @@ class Backbone:
 
     Attributes:
         name: timm's name of the network.
-        module: pixels (N, 3, 224, 224) -> feature map (N, dimension, h, w).
-        dimension: channels of the feature map, which is the length of an embedding.
+        module: pixels (N, 3, S, S) of one view -> feature map (N, channels, h, w). Its weights have timm's names.
+        channels: of the feature map of one view.
         spec: input size and normalisation.
+        views: sides of the views of a photo, in pixels, from small to large; the last is the input's.
         weights_source: source of the weights, in words.
         request: the requested encoder.
         fallback_reason: why this is not the requested backbone; None when it is.
         car_head: the pretrained classifier, None when the weights have none, or were fine-tuned since.
         tuning: the project whose labels it was fine-tuned on, in the live loop; None for any other.
+        split: from the input to that of each view; another one when `module` is not the whole network.
     """
 
     name: str
     module: nn.Module
-    dimension: int
+    channels: int
     spec: InputSpec
+    views: tuple[int, ...]
     weights_source: str
     request: EncoderRequest
     fallback_reason: str | None = None
     car_head: CarHead | None = None
     tuning: Tuning | None = None
+    split: Split = shrink_pixels
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding: channels of all views."""
+        return self.channels * len(self.views)
+
+    def network(self) -> nn.Module:
+        """The network of all views, made of the layers of `module`: pixels (N, 3, S, S) -> (N, dimension, h, w)."""
+        return self.module if len(self.views) == 1 else ViewNetwork(self.module, self.views, self.split)
+
+    def resized(self, side: int) -> "Backbone":
+        """The same backbone with a largest view of `side` pixels, and the others in proportion.
+
+        Raises:
+            EncoderError: the views cannot be seen at this size.
+        """
+        views = tuple(view * side // self.views[-1] for view in self.views)
+        try:
+            check_views(views)
+        except ValueError as error:
+            raise EncoderError(f"{len(views)} views do not fit an input of {side} pixels: {error}") from None
+        return replace(self, spec=replace(self.spec, size=side), views=views)
 
 
-def load_backbone_or_fallback(name: str, weights: str) -> Backbone:
+def load_backbone_or_fallback(name: str, weights: str, views: tuple[int, ...] = ONE_VIEW) -> Backbone:
     """Load a backbone; when the hub is unreachable, load a smaller one from a package instead.
 
     Only the hub has a fallback: a weights file that cannot be used is an error.
@@ -70,27 +97,29 @@ def load_backbone_or_fallback(name: str, weights: str) -> Backbone:
     Args:
         name: timm's name of a convolutional network.
         weights: "hub", "random", or the path of a weights file.
+        views: sides of the views of a photo, in pixels.
 
     Raises:
         EncoderError: the network is unknown or of an unsuitable kind.
         WeightsUnavailableError: neither the weights nor the fallback's package can be loaded.
     """
     try:
-        return load_backbone(name, weights)
+        return load_backbone(name, weights, views)
     except WeightsUnavailableError as error:
         if weights != "hub":
             raise
         reason = str(error)
-    return load_stand_in(name, reason)
+    return load_stand_in(name, reason, views)
 
 
-def load_backbone(name: str, weights: str) -> Backbone:
+def load_backbone(name: str, weights: str, views: tuple[int, ...] = ONE_VIEW) -> Backbone:
     """Load a backbone with the requested weights, or fail.
 
     Args:
         name: timm's name of a convolutional network, for example ``efficientnet_b4``.
         weights: "hub" (downloaded once, then kept in the hub's cache), "random" (from a fixed seed,
             for tests), or the path of a weights file: .safetensors, or .pth with nothing but tensors inside.
+        views: sides of the views of a photo, in pixels (see `carcond.settings.check_views`).
 
     Raises:
         EncoderError: the network is unknown or of an unsuitable kind.
@@ -109,7 +138,7 @@ def load_backbone(name: str, weights: str) -> Backbone:
         tensors = _read_weights(Path(weights))
         _fill(module, tensors, weights)
         source = f"file: {Path(weights).name}"
-    backbone = _backbone(name, module, source, encoder_request(name, weights))
+    backbone = _backbone(name, module, source, encoder_request(name, weights, views))
     return replace(backbone, car_head=_car_head(backbone, tensors))
 
 
@@ -132,19 +161,20 @@ def _backbone(
     name: str, module: nn.Module, source: str, request: EncoderRequest, fallback_reason: str | None = None
 ) -> Backbone:
     with torch.inference_mode():
-        shape = module(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)).shape
+        shape = module(torch.zeros(1, 3, request.views[0], request.views[0])).shape
     if len(shape) != 4:
         raise EncoderError(
             f"expected a network with a feature map (N, D, h, w), but {name} gives {tuple(shape)}: "
             "choose a convolutional one, for example efficientnet_b4"
         )
-    return Backbone(name, module, shape[1], _input_spec(module), source, request, fallback_reason)
+    spec = _input_spec(module, request.views[-1])
+    return Backbone(name, module, shape[1], spec, request.views, source, request, fallback_reason)
 
 
-def _input_spec(module: nn.Module) -> InputSpec:
+def _input_spec(module: nn.Module, size: int) -> InputSpec:
     config = _config(module)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
-    return InputSpec(IMAGE_SIZE, config["mean"], config["std"], interpolation)
+    return InputSpec(size, config["mean"], config["std"], interpolation)
 
 
 def _hub_file(name: str, repository: str) -> Path:
@@ -186,28 +216,34 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], place: str) -> None:
 
 
 def _car_head(backbone: Backbone, weights: dict[str, Tensor]) -> CarHead | None:
-    """The classifier among the weights, if it is ImageNet's and linear on the average of the feature map."""
+    """The classifier among the weights, if it is ImageNet's and linear on the average of the feature map.
+
+    It sees the smallest view alone, nearest to the size that it was trained at: its weights of the others are zero.
+    """
     classifier = _config(backbone.module)["classifier"]
     weight, bias = weights.get(f"{classifier}.weight"), weights.get(f"{classifier}.bias")
-    if weight is None or bias is None or weight.shape != (CLASS_COUNT, backbone.dimension):
+    if weight is None or bias is None or weight.shape != (CLASS_COUNT, backbone.channels):
         return None
     whole = timm.create_model(backbone.name, pretrained=False, num_classes=CLASS_COUNT).eval()
     whole.load_state_dict(weights)
-    pixels = torch.randn(1, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(0))
+    side = backbone.views[0]
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = whole(pixels)
         logits = backbone.module(pixels).mean(dim=(2, 3)) @ weight.T + bias
     # Some networks have further layers between the two.
     linear = torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-    return CarHead(weight.numpy(), bias.numpy()) if linear else None
+    others = (0, backbone.dimension - backbone.channels)
+    return CarHead(functional.pad(weight, others).numpy(), bias.numpy()) if linear else None
 
 
-def load_stand_in(name: str, reason: str) -> Backbone:
+def load_stand_in(name: str, reason: str, views: tuple[int, ...] = ONE_VIEW) -> Backbone:
     """Load the fallback of a backbone whose weights could not be downloaded, and warn loudly.
 
     Args:
         name: the requested backbone.
         reason: why it cannot be loaded.
+        views: sides of the views of a photo, in pixels.
 
     Raises:
         WeightsUnavailableError: the package with the fallback's weights is not installed.
@@ -217,7 +253,7 @@ def load_stand_in(name: str, reason: str) -> Backbone:
     _fill(module, weights, f"the package {_FALLBACK_PACKAGE}")
     logger.warning(_WARNING, name, reason, _FALLBACK_BACKBONE, _FALLBACK_PACKAGE)
     source = f"package: {_FALLBACK_PACKAGE} {importlib.metadata.version(_FALLBACK_PACKAGE)}"
-    backbone = _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub"), reason)
+    backbone = _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub", views), reason)
     return replace(backbone, car_head=_car_head(backbone, weights))
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from carcond.data.annotations import ConsensusLabel
 from carcond.data.split import TRAIN
-from carcond.model.encoder_card import Tuning
+from carcond.model.encoder_card import ONE_VIEW, Tuning
 from carcond.training.dataset import TrainingPhoto, TrainingSet
 from carcond.training.settings import TrainingSettings
 
@@ -36,6 +36,7 @@ class TrainingRequest(BaseModel):
         base_weights: hash of its weights, see `carcond.model.encoder_card.EncoderCard`.
         backbone: timm's name of the network.
         weights: source of its weights, see `carcond.training.pretrained_weights.load_backbone`.
+        views: sides of the views of a photo, in pixels.
         settings: of the training.
         max_pixels: limit of width x height of a photo.
         labels: number of labelled photos of the project.
@@ -49,6 +50,7 @@ class TrainingRequest(BaseModel):
     base_weights: str
     backbone: str
     weights: str
+    views: tuple[int, ...] = ONE_VIEW
     settings: TrainingSettings
     max_pixels: int
     labels: int

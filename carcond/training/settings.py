@@ -44,7 +44,8 @@ class TrainingSettings(BaseModel):
     """Settings of a fine-tuning.
 
     Attributes:
-        image_size: side of the network's square, in pixels.
+        image_size: side of the network's square, in pixels: that of the largest view, the others are in proportion.
+            None for that of the encoder's views.
         batch_size: photos per batch, over all processes together.
         gradient_accumulation: batches per step of the optimizer.
         epochs: maximum number of epochs.
@@ -70,7 +71,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_size: int = Field(224, ge=32, le=1024)
+    image_size: int | None = Field(None, ge=32, le=1024)
     batch_size: int = Field(16, ge=1, le=4096)
     gradient_accumulation: int = Field(1, ge=1, le=1024)
     epochs: int = Field(15, ge=1, le=1000)

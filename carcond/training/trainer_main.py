@@ -64,7 +64,7 @@ def _stand_back(parent: int) -> None:
 
 def _train(request: TrainingRequest, directory: Path) -> Mapping[str, Any]:
     progress_file = _ProgressFile(directory / PROGRESS)
-    backbone = load_backbone_or_fallback(request.backbone, request.weights)
+    backbone = load_backbone_or_fallback(request.backbone, request.weights, request.views)
     if weights_sha256(backbone.module) != request.base_weights:
         raise EncoderError(
             f"expected the weights of {request.base}, the encoder in use, got {backbone.name} from "

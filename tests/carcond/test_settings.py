@@ -170,6 +170,24 @@ def test_tokens_of_applications_are_kept_as_digests(monkeypatch: pytest.MonkeyPa
     assert load_settings().api_tokens == {"shop": "a" * 64, "yard": "b" * 64}
 
 
+@pytest.mark.parametrize(
+    ("value", "views"), [("224", (224,)), ("224+448", (224, 448)), (" 128 + 256+512", (128, 256, 512))]
+)
+def test_views_are_joined_by_plus(monkeypatch: pytest.MonkeyPatch, value: str, views: tuple[int, ...]) -> None:
+    monkeypatch.setenv("CARCOND_VIEWS", value)
+    assert load_settings().views == views
+
+
+@pytest.mark.parametrize(
+    "value", ["two", "224,448", "224+", "-224", "448+224", "224+224", "224+320", "100+200", "31", "224+2240", "٢٢٤"]
+)
+def test_views_that_no_network_can_see_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CARCOND_VIEWS", value)
+    with pytest.raises(SettingsError, match=r"CARCOND_VIEWS: expected .*like 224\+448.*got") as caught:
+        load_settings()
+    assert value in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["plain-token", "shop:plain-token", f":{'a' * 64}", f"shop:{'A' * 64}"])
 def test_a_token_that_is_no_digest_is_refused_and_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARCOND_API_TOKENS", value)

@@ -25,15 +25,16 @@ def encoder(
     mirror = get_services().mirror
     if mirror:
         mirror.pull_encoders()
-    card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights))
+    card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights, settings.views))
     is_new = card is None
     if card is None:
         # It imports torch, an optional package that takes seconds.
         from carcond.training.network import build_encoder  # noqa: PLC0415
 
-        card = read_card(build_encoder(settings.models_dir, backbone, weights))
+        card = read_card(build_encoder(settings.models_dir, backbone, weights, settings.views))
     if mirror:
         mirror.push_encoders()
     if card.fallback_reason and not is_new:  # making a stand-in has warned already
         print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
-    print(f"encoder {card.encoder_id}: {card.backbone}, weights {card.weights_source}")
+    views = "+".join(map(str, card.views))
+    print(f"encoder {card.encoder_id}: {card.backbone}, views {views}, weights {card.weights_source}")

@@ -41,7 +41,7 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(help=f"default: {_DEFAULTS.epochs}")] = None,
     batch_size: Annotated[int | None, typer.Option(help=f"default: {_DEFAULTS.batch_size}")] = None,
     learning_rate: Annotated[float | None, typer.Option(help=f"default: {_DEFAULTS.learning_rate}")] = None,
-    image_size: Annotated[int | None, typer.Option(help=f"default: {_DEFAULTS.image_size}")] = None,
+    image_size: Annotated[int | None, typer.Option(help="default: that of the encoder's views")] = None,
     patience: Annotated[int | None, typer.Option(help="epochs without a better validation loss; 0: to the end")] = None,
     freeze_until: Annotated[str | None, typer.Option(help="first stage that is trained, such as blocks.5")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16")] = None,
@@ -140,7 +140,9 @@ def _on_export(
         training, data = read_training_set(export, photos, reading, progress)
     if speaks:
         print("\n".join(data.lines()), file=sys.stderr)
-    requested = OfflineTraining(training, data, how, *network, output, settings.max_photo_pixels, tensorboard, speaks)
+    requested = OfflineTraining(
+        training, data, how, *network, output, settings.max_photo_pixels, settings.views, tensorboard, speaks
+    )
     with training_bars(how.epochs) as (watch, progress):
         report: Mapping[str, Any] = requested.run(watch, progress)
     if speaks:

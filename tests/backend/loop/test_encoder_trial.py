@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,29 @@ def test_another_encoder_for_all_projects_is_tried_once(
     tuned.take_over()
     assert serving_encoder(tuned) == OTHER
     assert candidate(tuned) == ""
+
+
+@pytest.mark.parametrize(("verdict", "serves"), [(accept, OTHER), (refuse, BASE)])
+def test_an_encoder_with_more_views_takes_over_a_project_or_not_by_its_trial(
+    trained: Trained,
+    models_dir: Path,
+    make_tiny_encoder: MakeEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: Callable[..., Verdict],
+    serves: str,
+) -> None:
+    garage, ids = trained
+    make_tiny_encoder(models_dir, 2, views=(32, 64))  # as `carcond encoder` does after CARCOND_VIEWS has changed
+    assert candidate(garage) == OTHER
+    assert trial(garage.services, PROJECT, OTHER)["photos_left"] == len(ids)
+    monkeypatch.setattr("backend.loop.refit.evaluate_candidate", verdict)
+    garage.take_over()
+    assert serving_encoder(garage) == serves
+    assert candidate(garage) == ""  # one trial is all it gets
+    (added,) = garage.add_photos(1)
+    report = garage.settle()
+    assert garage.studio.prediction(added).model_version == report.version
+    assert set(garage.studio.words(added)) == {"cleanliness", "damage"}
 
 
 def test_the_temperature_is_chosen_on_photos_that_the_encoder_does_not_know(

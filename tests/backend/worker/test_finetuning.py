@@ -23,6 +23,7 @@ from carcond.evaluation.gate import Verdict
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder
 from carcond.model.encoder_card import read_card
 from carcond.training.network import build_encoder
+from carcond.training.request import TrainingRequest
 from carcond.training.settings import TrainingSettings
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
@@ -153,9 +154,16 @@ def test_a_photo_that_has_no_side_yet_is_not_learnt_from(garage: Garage) -> None
     store = garage.services.store
     training = [photo.task_id for photo in store.photos(PROJECT) if photo.side == TRAIN]
     store.update_photos(PROJECT, [{"task_id": task_id, "side": None} for task_id in training[:5]])
-    photos, labels = Watched(garage.services)._photos(TrainingSettings.model_validate(HOW))
+    photos, labels = Watched(garage.services)._photos(TrainingSettings.model_validate(HOW), 64)
     assert {photo.task for photo in photos} == set(training[5:]) & set(garage.rows())
     assert labels == 30
+
+
+def test_the_views_of_the_encoder_in_use_are_the_ones_that_are_trained(garage: Garage) -> None:
+    """Whatever the settings say now: the weights of its id are to be compared with those that are loaded."""
+    base = read_card(find_encoder(garage.services.settings.models_dir)).model_copy(update={"views": (32, 64)})
+    request = Watched(garage.services)._request(base, TrainingSettings.model_validate(HOW))
+    assert TrainingRequest.model_validate_json(request.model_dump_json()).views == (32, 64)
 
 
 def test_what_was_begun_is_gone_on_with_and_other_settings_begin_anew(garage: Garage, tmp_path: Path) -> None:

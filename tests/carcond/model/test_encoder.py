@@ -1,4 +1,5 @@
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,37 @@ def test_the_encoder_in_use_fits_only_its_own_request(tiny_models_dir: Path) -> 
     assert card.encoder_id == "tiny-00000000"
     assert fitting_encoder(tiny_models_dir, encoder_request("tiny", "hub")) is None
     assert fitting_encoder(tiny_models_dir, encoder_request("other", "random")) is None
+
+
+def test_an_encoder_fits_only_a_request_for_its_own_views(tmp_path: Path, make_tiny_encoder: MakeEncoder) -> None:
+    make_tiny_encoder(tmp_path, views=(32, 64))
+    assert fitting_encoder(tmp_path, encoder_request("tiny", "random")) is None
+    assert fitting_encoder(tmp_path, encoder_request("tiny", "random", (64,))) is None
+    card = fitting_encoder(tmp_path, encoder_request("tiny", "random", (32, 64)))
+    assert card is not None
+    assert (card.views, card.dimension) == ((32, 64), 2 * TINY_DIMENSION)
+
+
+def test_the_card_of_an_encoder_from_before_views_is_of_one_view_and_fits_its_request(own_encoder_dir: Path) -> None:
+    path = own_encoder_dir / "encoder.json"
+    written = json.loads(path.read_text())
+    del written["views"], written["request"]["views"]
+    path.write_text(json.dumps(written))
+    card = read_card(own_encoder_dir)
+    assert card.views == (64,)
+    assert card.request == encoder_request("tiny", "random")
+    assert Encoder.load(own_encoder_dir).dimension == TINY_DIMENSION
+
+
+def test_two_views_are_the_photo_at_two_sizes(encoder: Encoder, tmp_path: Path, make_tiny_encoder: MakeEncoder) -> None:
+    both = Encoder.load(make_tiny_encoder(tmp_path, views=(32, 64)), threads=1)
+    encoding = both.encode(pixels := random_pixels(3))
+    assert encoding.embeddings.shape == (3, 2 * TINY_DIMENSION)
+    np.testing.assert_allclose(encoding.feature_maps.mean(axis=(2, 3)), encoding.embeddings, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(encoding.embeddings[:, TINY_DIMENSION:], encoder.embed(pixels), rtol=1e-5, atol=1e-6)
+    # The small view's map covers four positions of the large one's with each of its own.
+    small = encoding.feature_maps[:, :TINY_DIMENSION]
+    np.testing.assert_array_equal(small, small[:, :, ::2, ::2].repeat(2, axis=2).repeat(2, axis=3))
 
 
 def test_no_encoder_fits_where_there_is_none(tmp_path: Path) -> None:

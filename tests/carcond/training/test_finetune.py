@@ -183,6 +183,28 @@ def test_a_tail_on_kept_activations_is_the_same_encoder_up_to_the_frozen_stage(
     assert all(name.startswith(("blocks.4", "conv_head", "bn2")) for name in changed)
 
 
+@pytest.mark.parametrize("freeze_until", [None, "blocks.4"])
+def test_two_views_are_trained_together_and_so_they_are_served(
+    drawn: TrainingSet, tmp_path: Path, freeze_until: str | None
+) -> None:
+    """The loss falls, the weights have timm's names, and the encoder computes what the trained network does."""
+    settings = quick(freeze_until=freeze_until, linear_probe=False)
+    report = run(asked(drawn, tmp_path, settings, views=(224, 448)))  # 32 and 64 pixels at the image size of the tests
+    assert report["best_epoch"] > 0
+    assert report["history"][-1]["validation"]["loss"] < report["history"][0]["validation"]["loss"]
+    encoder = Encoder.load(find_encoder(tmp_path))
+    assert (encoder.card.views, encoder.card.request.views) == ((32, 64), (224, 448))
+    trained = load_backbone(SMALL, str(tmp_path / "backbone.safetensors"), (32, 64))
+    inputs = PhotoInputs(drawn.files, encoder.spec, settings.augmentation, 10_000_000, 0)
+    pixels = torch.stack([inputs.plain(i) for i in range(4)])
+    with torch.inference_mode():
+        expected = trained.network()(pixels).mean(dim=(2, 3)).numpy()
+    np.testing.assert_allclose(encoder.embed(pixels.numpy()), expected, atol=1e-4 * np.abs(expected).max())
+    untrained = load_backbone(SMALL, "random").module.state_dict()
+    after = load_file(tmp_path / "backbone.safetensors")
+    assert any(not np.array_equal(after[name], untrained[name].numpy()) for name in after)
+
+
 def test_a_training_that_teaches_nothing_keeps_the_frozen_encoder(drawn: TrainingSet, tmp_path: Path) -> None:
     report = run(asked(drawn, tmp_path, quick(epochs=1, learning_rate=1.0)))
     assert report["best_epoch"] == 0

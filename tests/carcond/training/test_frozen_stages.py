@@ -27,6 +27,20 @@ def test_both_parts_together_compute_what_the_backbone_does(stage: str) -> None:
     assert map_shape(frozen, 64) == tuple(between.shape[1:])
 
 
+@pytest.mark.parametrize("views", [(64, 128), (32, 64, 192)])
+@pytest.mark.parametrize("stage", ["blocks.0", "blocks.3", "conv_head"])
+def test_both_parts_together_compute_what_the_backbone_does_of_several_views(
+    stage: str, views: tuple[int, ...]
+) -> None:
+    backbone = load_backbone(SMALL, "random", views)
+    frozen, trained = split_backbone(backbone, stage)
+    pixels = torch.randn(2, 3, views[-1], views[-1])
+    with torch.inference_mode():
+        between = frozen(pixels)
+        torch.testing.assert_close(trained.network()(between), backbone.network()(pixels))
+    assert map_shape(frozen, views[-1]) == tuple(between.shape[1:])
+
+
 def test_training_the_rest_changes_the_backbone_and_nothing_before() -> None:
     backbone = load_backbone(SMALL, "random")
     frozen, trained = split_backbone(backbone, "blocks.3")

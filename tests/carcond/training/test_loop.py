@@ -36,7 +36,7 @@ def fresh_accelerator() -> None:
 
 def make_loop(training: TrainingSet, settings: TrainingSettings) -> tuple[TwoHeadNetwork, TrainingLoop]:
     backbone = load_backbone(SMALL, "random")
-    backbone = replace(backbone, spec=replace(backbone.spec, size=settings.image_size))
+    backbone = backbone.resized(settings.image_size or backbone.spec.size)
     torch.manual_seed(settings.seed)
     network = TwoHeadNetwork(backbone, settings.dropout)
     inputs = PhotoInputs(training.files, backbone.spec, settings.augmentation, 10_000_000, settings.seed)

@@ -1,28 +1,34 @@
 """EfficientNet-B4 with random weights, and the stand-in with its real ones."""
 
+import hashlib
+import json
 import logging
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from carcond.data.images import to_pixels
 from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.model.car_detector import CAR_CLASSES, CAR_HEAD_NAME, CLASS_COUNT
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder, use_encoder
 from carcond.model.encoder_card import read_card
-from carcond.model.explain import activation_map
+from carcond.model.explain import activation_map, explain
 from carcond.model.heads import Head
+from carcond.model.onnx_export import export_model
 from carcond.taxonomy import TASKS
 from carcond.training import network
 from carcond.training import pretrained_weights as network_weights
 from carcond.training.network import TwoHeadNetwork, build_encoder, export_encoder
 from carcond.training.pretrained_weights import Backbone, load_backbone, load_backbone_or_fallback
+from scripts.made_up_heads import made_up_heads
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +134,125 @@ def test_the_exported_b4_tells_what_it_is(b4: Backbone, b4_directory: Path) -> N
     assert encoder.spec.size == 224
     assert encoder.spec.mean == (0.485, 0.456, 0.406)
     assert encoder.card.fallback_reason is None
+
+
+VIEWS = (64, 128)
+
+
+def random_views(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, VIEWS[-1], VIEWS[-1], generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of the small network with a classifier of ImageNet's size."""
+    return weights_file(tmp_path_factory.mktemp("weights"), CLASS_COUNT)
+
+
+@pytest.fixture(scope="module")
+def seen_twice_dir(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the small network's encoder on two views."""
+    return export_encoder(load_backbone(SMALL, str(pretrained), VIEWS), tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def seen_twice(seen_twice_dir: Path) -> Encoder:
+    return Encoder.load(seen_twice_dir, threads=1)
+
+
+def test_several_views_are_the_network_on_each_concatenated() -> None:
+    backbone = load_backbone(SMALL, "random", VIEWS)
+    pixels = random_views(2)
+    # (N, 3, 64, 2, 64, 2): the mean of each square of four pixels.
+    small = torch.from_numpy(pixels.numpy().reshape(2, 3, 64, 2, 64, 2).mean(axis=(3, 5)))
+    with torch.inference_mode():
+        embedding, feature_map = TwoHeadNetwork(backbone).eval().encode(pixels)
+        maps = [backbone.module(view).numpy() for view in (small, pixels)]
+    expected = np.concatenate([np.kron(maps[0], np.ones((2, 2), np.float32)), maps[1]], axis=1)
+    np.testing.assert_allclose(feature_map.numpy(), expected, atol=1e-5 * np.abs(expected).max())
+    pooled = np.concatenate([each.mean(axis=(2, 3)) for each in maps], axis=1)
+    np.testing.assert_allclose(embedding.numpy(), pooled, atol=1e-5 * np.abs(pooled).max())
+
+
+def test_efficientnet_b4_sees_two_views_with_the_weights_of_one(b4: Backbone) -> None:
+    both = load_backbone("efficientnet_b4", "random", (224, 448))
+    pixels = torch.randn(1, 3, 448, 448, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        embedding, feature_map = TwoHeadNetwork(both).eval().encode(pixels)
+    assert embedding.shape == (1, 2 * 1792)
+    assert feature_map.shape == (1, 2 * 1792, 14, 14)
+    assert both.spec.size == 448
+    assert network.weights_sha256(both.module) == network.weights_sha256(b4.module)
+
+
+def test_an_export_of_two_views_computes_what_torch_computes(seen_twice: Encoder, pretrained: Path) -> None:
+    backbone = load_backbone(SMALL, str(pretrained), VIEWS)
+    encoding = seen_twice.encode((pixels := random_views(3)).numpy())
+    with torch.inference_mode():
+        expected = TwoHeadNetwork(backbone).eval().encode(pixels)
+    for found, wanted in zip((encoding.embeddings, encoding.feature_maps), expected, strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4 * float(wanted.abs().max()))
+    means = encoding.feature_maps.mean(axis=(2, 3))
+    np.testing.assert_allclose(means, encoding.embeddings, atol=1e-5 * np.abs(means).max())
+
+
+def test_the_card_of_an_export_of_two_views_tells_them(seen_twice: Encoder) -> None:
+    assert (seen_twice.card.views, seen_twice.card.request.views) == (VIEWS, VIEWS)
+    assert (seen_twice.spec.size, seen_twice.dimension, seen_twice.map_shape) == (128, 2 * 256, (4, 4))
+
+
+def test_the_classifier_beside_an_encoder_of_two_views_sees_the_small_one(
+    seen_twice: Encoder, pretrained: Path
+) -> None:
+    whole = timm.create_model(SMALL, pretrained=False, num_classes=CLASS_COUNT).eval()
+    whole.load_state_dict(load_file(pretrained))
+    pixels = random_views(2)
+    with torch.inference_mode():
+        small = torch.nn.functional.interpolate(pixels, scale_factor=0.5, mode="area")
+        expected = whole(small).softmax(dim=1)[:, list(CAR_CLASSES)].sum(dim=1)
+    assert seen_twice.car_head
+    found = seen_twice.car_head.car_probability(seen_twice.embed(pixels.numpy()))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3)
+
+
+def test_an_activation_map_of_two_views_is_finer_and_its_mean_is_the_logit(seen_twice: Encoder) -> None:
+    heads = made_up_heads(seen_twice)
+    photo = Image.effect_noise((200, 150), 60).convert("RGB")
+    pixels = to_pixels(photo, seen_twice.spec)[np.newaxis]
+    explanation = explain(photo, seen_twice.encode(pixels).feature_maps[0], heads)
+    for key, answer in explanation.answers.items():
+        assert answer.activation.shape == (4, 4)  # 2 x 2 of the small view alone
+        logit = heads.by_task[key].logits(seen_twice.embed(pixels))[0, answer.class_index]
+        assert answer.activation.mean() + answer.bias == pytest.approx(logit, rel=1e-3, abs=1e-4)
+
+
+def test_a_version_on_two_views_is_exported_as_one_file(
+    seen_twice: Encoder, seen_twice_dir: Path, tmp_path: Path
+) -> None:
+    card = export_model(seen_twice_dir, made_up_heads(seen_twice), "carcond-0001", tmp_path / "model.onnx")
+    assert card["encoder"]["views"] == list(VIEWS)
+
+
+def test_resized_views_keep_their_proportions() -> None:
+    backbone = load_backbone(SMALL, "random", (224, 448)).resized(64)
+    assert (backbone.views, backbone.spec.size) == ((32, 64), 64)
+    assert load_backbone(SMALL, "random").resized(100).views == (100,)
+
+
+def test_views_that_do_not_fit_the_image_size_are_an_encoder_error() -> None:
+    with pytest.raises(EncoderError, match=r"2 views do not fit an input of 224 pixels: .*got 112\+224"):
+        load_backbone(SMALL, "random", (224, 448)).resized(224)
+
+
+def test_building_with_other_views_puts_another_encoder_in_use_and_one_view_is_named_as_ever(tmp_path: Path) -> None:
+    one = build_encoder(tmp_path, SMALL, "random", (64,))
+    two = build_encoder(tmp_path, SMALL, "random", (32, 64))
+    assert find_encoder(tmp_path) == two
+    card = read_card(one)
+    before = hashlib.sha256((card.weights_sha256 + json.dumps(asdict(card.input))).encode()).hexdigest()
+    assert one.name == f"{SMALL}-{before[:8]}"
+    assert two.name != one.name
+    assert read_card(two).weights_sha256 == card.weights_sha256
 
 
 def test_exporting_the_same_weights_twice_writes_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from carcond.training.settings import NO_AUGMENTATION, Augmentation, TrainingSet
 
 def test_the_defaults_are_those_of_the_original_classifier() -> None:
     settings = TrainingSettings()
-    assert settings.image_size == 224
+    assert settings.image_size is None
     assert settings.batch_size == 16
     assert settings.epochs == 15
     assert settings.learning_rate == 1e-4

@@ -24,6 +24,21 @@ def test_a_stand_in_that_is_there_already_is_warned_of_once(
     assert run().count(WARNING) == 1
 
 
+def test_the_views_of_the_settings_are_built(
+    make_settings: MakeSettings, lite0_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_settings(CARCOND_MODELS_DIR=str(tmp_path / "empty"), CARCOND_VIEWS="128+256")
+    asked: list[object] = []
+
+    def build(*arguments: object) -> Path:
+        asked.extend(arguments)
+        return find_encoder(lite0_models_dir)
+
+    monkeypatch.setattr(network, "build_encoder", build)
+    run()
+    assert asked[-1] == (128, 256)
+
+
 def test_making_a_stand_in_warns_by_itself_and_is_not_warned_of_again(
     make_settings: MakeSettings, lite0_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

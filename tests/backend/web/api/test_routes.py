@@ -21,10 +21,11 @@ from backend.services import Services, get_services
 from backend.web.api import routes
 from backend.web.api.openapi import openapi_document
 from backend.web.app import create_app
-from carcond.model.encoder import find_encoder
+from carcond.model.encoder import Encoder, find_encoder
 from carcond.model.heads import Heads
 from tests.backend.conftest import MakeSettings
 from tests.backend.versions import write_version
+from tests.conftest import MakeEncoder
 
 TOKEN = "token-of-the-shop-never-to-be-logged"
 TOKENS = f"shop:{hashlib.sha256(TOKEN.encode()).hexdigest()},yard:{hashlib.sha256(b'yard').hexdigest()}"
@@ -93,6 +94,18 @@ def test_the_original_form_of_the_answer(client: FlaskClient, heads: Heads, draw
     for key, expected in heads.probabilities(encoder.embed_photo(drawn_cars[0], 10**8)[np.newaxis]).items():
         assert body[key] == heads.by_task[key].task.class_keys[expected[0].argmax()]
         assert body["confidence"][key] == pytest.approx(float(expected.max()), abs=1e-4)
+
+
+def test_an_encoder_of_two_views_answers_and_shows_why(
+    make_client: MakeClient, models_dir: Path, make_tiny_encoder: MakeEncoder, drawn_cars: list[bytes]
+) -> None:
+    encoder = Encoder.load(make_tiny_encoder(models_dir, 3, views=(32, 64)))
+    heads = write_version(models_dir)
+    body = send(make_client(), "/api/v1/condition", drawn_cars[0], overlay="true").get_json()
+    for key, expected in heads.probabilities(encoder.embed_photo(drawn_cars[0], 10**8)[np.newaxis]).items():
+        wanted = dict(zip(heads.by_task[key].task.class_keys, expected[0].tolist(), strict=True))
+        assert body["tasks"][key]["probabilities"] == pytest.approx(wanted, abs=1e-3)
+    assert body["photos"][0]["overlay"]
 
 
 def test_label_studio_still_posts_json_to_the_same_path(client: FlaskClient) -> None:
