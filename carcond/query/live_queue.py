@@ -2,8 +2,8 @@
 
 The loop publishes its answer to Label Studio, `carcond simulate` replays it as the strategy `live`, and the dashboard
 shows its reasons. Photos are selected by margin (`_uncertainty`), combined over the tasks. Until
-`QueueSettings.cold_start_labels` photos are labelled, representative ones are selected instead: the uncertainty of a
-model that has seen almost nothing is worse than chance (arXiv 2210.02442). Until
+`QueueSettings.cold_start_labels` photos are labelled, representative ones are served instead, in their order: the
+uncertainty of a model that has seen almost nothing is worse than chance (arXiv 2210.02442). Until
 `QueueSettings.diversity_until_labels` are, the batch is spread over clusters of similar photos (arXiv 2401.14555);
 then the smallest margins alone decide.
 """
@@ -95,8 +95,9 @@ class LiveQueue:
         reasons: of each photo in the queue, Q of them.
         rest: rows of the other unlabelled photos, most informative first; they stand behind the queue in its slots.
         slots: slot of each unlabelled photo ``(N,)``.
-        scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. With a model it is the joint confidence,
-            of photos behind the queue never below the queue's last in the same slot.
+        scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. It is the joint confidence, of photos
+            behind the queue never below the queue's last in the same slot; during the cold start the rank in
+            representative order, in steps of 1e-6.
     """
 
     positions: IntArray
@@ -116,24 +117,25 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
         seed: of k-means.
     """
     cold_start = is_cold_start(pool, probabilities, settings)
+    kept_slots = pool.kept_slots
     if cold_start:
         preference = representative_order(pool.embeddings, settings.cold_start_labels, seed)
-        considered = settings.size
+        dealt = _dealt_in_order(preference[~pool.reserved[preference]], settings.slots, len(pool.unlabelled))
+        kept_slots = np.where(kept_slots > 0, kept_slots, dealt)
     else:
         unlabelled = np.flatnonzero(pool.unlabelled)
         scores = combine_tasks(
             {task: _uncertainty(rows[np.newaxis, unlabelled]) for task, rows in probabilities.items()}
         )
         preference = unlabelled[np.argsort(-scores, kind="stable")]
-        considered = settings.size * settings.candidate_factor
     batch = select_batch(
         pool.embeddings,
-        preference[(pool.unlabelled & ~pool.reserved)[preference]][:considered],
+        preference[(pool.unlabelled & ~pool.reserved)[preference]][: settings.size * settings.candidate_factor],
         np.flatnonzero(pool.unlabelled & pool.drawn),
         size=settings.size,
         slots=settings.slots,
-        diverse=cold_start or _labelled(pool) < settings.diversity_until_labels,
-        kept=pool.kept_slots,
+        diverse=not cold_start and _labelled(pool) < settings.diversity_until_labels,
+        kept=kept_slots,
         seed=seed,
     )
     waiting = pool.unlabelled.copy()
@@ -142,8 +144,8 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
     slots = np.zeros(len(pool.unlabelled), dtype=np.int64)
     slots[batch.positions] = batch.slots
     nearest = nearest_slots(pool.embeddings[rest], pool.embeddings[batch.positions], batch.slots)
-    slots[rest] = np.where(pool.kept_slots[rest] > 0, pool.kept_slots[rest], nearest)
-    confidence = _confidence(probabilities, preference, len(pool.unlabelled))
+    slots[rest] = np.where(kept_slots[rest] > 0, kept_slots[rest], nearest)
+    confidence = _ranks(preference, len(pool.unlabelled)) if cold_start else joint_confidence(probabilities)
     # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
     # select, gets no lower score than the queue's last in its slot, even if its confidence is lower.
     last = np.zeros(settings.slots + 1, dtype=np.float32)
@@ -217,12 +219,21 @@ def _labelled(pool: Pool) -> int:
     return int((~pool.unlabelled).sum())
 
 
-def _confidence(probabilities: Mapping[str, FloatArray], preference: IntArray, count: int) -> FloatArray:
-    """Joint confidence ``(N,)``; without a model tiny numbers in the order of preference."""
-    if probabilities:
-        return joint_confidence(probabilities)
+def _dealt_in_order(order: IntArray, slots: int, count: int) -> IntArray:
+    """Slots 1..C ``(N,)`` of photos dealt one by one; 0 for photos that are not in the order.
+
+    Labelled photos keep their place in the deal. So the next photo is in a slot that has had one label less, whoever
+    goes round the slots, and however often the queue is ranked anew.
+    """
+    dealt = np.zeros(count, dtype=np.int64)
+    dealt[order] = 1 + np.arange(len(order)) % slots
+    return dealt
+
+
+def _ranks(order: IntArray, count: int) -> FloatArray:
+    """Scores ``(N,)`` that serve photos in this order, in steps of `_SCORE_STEP`."""
     ranks = np.zeros(count, dtype=np.float32)
-    ranks[preference] = np.arange(len(preference), dtype=np.float32) * _SCORE_STEP
+    ranks[order] = np.arange(len(order), dtype=np.float32) * _SCORE_STEP
     return ranks
 
 

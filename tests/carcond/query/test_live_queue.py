@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from carcond.arrays import FloatArray
 from carcond.query.live_queue import Pool, QueueSettings, is_cold_start, rank_pool, served_order
-from carcond.query.slots import EXPLORATION_SLOT
+from carcond.query.slots import EXPLORATION_SLOT, representative_order
 
 COUNT = 90
 SETTINGS = QueueSettings()
@@ -44,6 +45,42 @@ def test_without_a_model_everything_is_representative() -> None:
     ranked = rank_pool(make_pool(drawn=0), {}, SETTINGS)
     assert {reason.cause for reason in ranked.reasons} == {"representative"}
     assert (np.diff(ranked.scores[np.concatenate([ranked.positions, ranked.rest])]) >= -1e-4).all()
+
+
+def labelled_one_by_one(pool: Pool, count: int, first_model: int) -> list[int]:
+    """Photos as Label Studio serves them to one annotator: the slot with the fewest labels, in it the lowest score.
+
+    The queue is ranked anew after each label, from the label number `first_model` on with a model.
+    """
+    solved: Counter[int] = Counter()
+    served: list[int] = []
+    for number in range(count):
+        unlabelled = pool.unlabelled.copy()
+        unlabelled[served] = False
+        probabilities = damage(SURE) if number >= first_model else {}
+        ranked = rank_pool(replace(pool, unlabelled=unlabelled), probabilities, SETTINGS)
+        waiting = np.concatenate([ranked.positions, ranked.rest]).tolist()
+        slots = ranked.slots.tolist()
+        each = min(waiting, key=lambda i: (solved[slots[i]], ranked.scores[i]))
+        solved[slots[each]] += 1
+        served.append(each)
+    return served
+
+
+@pytest.mark.parametrize("first_model", [2, 5, 99])
+def test_one_annotator_is_served_the_most_typical_photos_in_their_order(first_model: int) -> None:
+    pool = make_pool(labelled=0, drawn=6)
+    served = labelled_one_by_one(pool, 10, first_model)
+    typical = [i for i in representative_order(pool.embeddings, 10).tolist() if not pool.reserved[i]]
+    assert [i for i in served if not pool.drawn[i]] == typical[:9]
+    assert sum(bool(pool.drawn[i]) for i in served) == 1
+
+
+def test_in_the_cold_start_photos_that_may_be_open_stay_in_their_slots() -> None:
+    pool = make_pool(labelled=3)
+    kept = np.where(np.arange(COUNT) % 5 == 0, 7, 0)
+    ranked = rank_pool(replace(pool, kept_slots=kept), damage(SURE), SETTINGS)
+    assert {int(ranked.slots[i]) for i in range(5, COUNT, 5)} == {7}
 
 
 def test_a_photo_behind_the_queue_is_never_served_before_the_queue_in_its_slot() -> None:
