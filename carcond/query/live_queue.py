@@ -24,12 +24,6 @@ Cause = Literal["holdout", "representative", "uncertain"]
 # Uncertainty by which photos are selected, see `carcond.query.uncertainty.SCORES`.
 _uncertainty = margin
 
-MAX_EXPLORATION = 4
-"""Maximum number of randomly sampled photos that wait for a label.
-
-The few most confident of them are served last, and more of them would make the hold-out look harder than the pool.
-"""
-
 # The smallest difference between scores that orders photos: Label Studio keeps six digits.
 _SCORE_STEP = np.float32(1e-6)
 
@@ -60,16 +54,17 @@ class Pool:
     Attributes:
         embeddings: ``(N, D)``.
         unlabelled: ``(N,)``, True for photos that still want a label; skipped ones do not.
-        reserved: ``(N,)``, True for photos of the hold-out: never selected by uncertainty.
-        drawn: ``(N,)``, True for photos sampled at random for the hold-out: they go into the exploration slot.
+        holdout: ``(N,)``, True for photos of the hold-out. They wait in the exploration slot, and no model has a say in
+            their order.
+        draws: ``(N,)`` random numbers in 0..1, the same for a photo for ever: the hold-out's order.
         kept_slots: ``(N,)`` slots of photos that may be open on a page, 0 for all others. They stay in their slot, or
             a label would be counted for a slot that it was not served from.
     """
 
     embeddings: FloatArray
     unlabelled: BoolArray
-    reserved: BoolArray
-    drawn: BoolArray
+    holdout: BoolArray
+    draws: FloatArray
     kept_slots: IntArray
 
 
@@ -93,11 +88,12 @@ class LiveQueue:
     Attributes:
         positions: rows of the pool in the queue ``(Q,)``, one photo of each slot first.
         reasons: of each photo in the queue, Q of them.
-        rest: rows of the other unlabelled photos, most informative first; they stand behind the queue in its slots.
+        rest: rows of the other unlabelled photos, most informative first, then those of the hold-out; they stand behind
+            the queue in its slots.
         slots: slot of each unlabelled photo ``(N,)``.
         scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. It is the joint confidence, of photos
             behind the queue never below the queue's last in the same slot; during the cold start the rank in
-            representative order, in steps of 1e-6.
+            representative order, in steps of 1e-6. In the exploration slot it is in the order of the draw, 0.5..1.
     """
 
     positions: IntArray
@@ -120,18 +116,24 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
     kept_slots = pool.kept_slots
     if cold_start:
         preference = representative_order(pool.embeddings, settings.cold_start_labels, seed)
-        dealt = _dealt_in_order(preference[~pool.reserved[preference]], settings.slots, len(pool.unlabelled))
+        preference = preference[~pool.holdout[preference]]
+        dealt = _dealt_in_order(preference, settings.slots, len(pool.unlabelled))
         kept_slots = np.where(kept_slots > 0, kept_slots, dealt)
+        scores = _ranks(preference, len(pool.unlabelled))
+        preference = preference[pool.unlabelled[preference]]
     else:
-        unlabelled = np.flatnonzero(pool.unlabelled)
-        scores = combine_tasks(
-            {task: _uncertainty(rows[np.newaxis, unlabelled]) for task, rows in probabilities.items()}
-        )
-        preference = unlabelled[np.argsort(-scores, kind="stable")]
+        scores = joint_confidence(probabilities)
+        preference = _most_uncertain_first(probabilities, pool)
+    held = np.flatnonzero(pool.unlabelled & pool.holdout)
+    held = held[np.argsort(pool.draws[held], kind="stable")]
+    # Half of the range: photos of the hold-out look like others, and do not come first where a tab's order is served.
+    scores[held] = (1 + pool.draws[held]) / 2
+    # As many as of each other slot, and more once there are no others.
+    from_holdout = max(1, settings.size // (settings.slots + 1), settings.size - len(preference))
     batch = select_batch(
         pool.embeddings,
-        preference[(pool.unlabelled & ~pool.reserved)[preference]][: settings.size * settings.candidate_factor],
-        np.flatnonzero(pool.unlabelled & pool.drawn),
+        preference[: settings.size * settings.candidate_factor],
+        held[:from_holdout],
         size=settings.size,
         slots=settings.slots,
         diverse=not cold_start and _labelled(pool) < settings.diversity_until_labels,
@@ -140,30 +142,20 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
     )
     waiting = pool.unlabelled.copy()
     waiting[batch.positions] = False
-    rest = preference[waiting[preference]]
+    rest = np.concatenate([preference, held])
+    rest = rest[waiting[rest]]
     slots = np.zeros(len(pool.unlabelled), dtype=np.int64)
     slots[batch.positions] = batch.slots
     nearest = nearest_slots(pool.embeddings[rest], pool.embeddings[batch.positions], batch.slots)
     slots[rest] = np.where(kept_slots[rest] > 0, kept_slots[rest], nearest)
-    confidence = _ranks(preference, len(pool.unlabelled)) if cold_start else joint_confidence(probabilities)
+    slots[held] = EXPLORATION_SLOT
     # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
     # select, gets no lower score than the queue's last in its slot, even if its confidence is lower.
     last = np.zeros(settings.slots + 1, dtype=np.float32)
-    np.maximum.at(last, batch.slots, confidence[batch.positions])
-    confidence[rest] = np.maximum(confidence[rest], np.minimum(last + _SCORE_STEP, 1)[slots[rest]])
+    np.maximum.at(last, batch.slots, scores[batch.positions])
+    scores[rest] = np.maximum(scores[rest], np.minimum(last + _SCORE_STEP, 1)[slots[rest]])
     reasons = queue_reasons(pool, probabilities, settings, batch.positions, batch.slots)
-    return LiveQueue(batch.positions, reasons, rest, slots, confidence)
-
-
-def exploration_size(unlabelled: int, settings: QueueSettings, most: int = MAX_EXPLORATION) -> int:
-    """Number of randomly sampled photos that should wait in the exploration slot: 1 to `most`.
-
-    Args:
-        unlabelled: number of photos that still want a label.
-        settings: sizes of the queue.
-        most: maximum; more for a queue that is published less often.
-    """
-    return max(1, min(most, unlabelled // (settings.slots + 1)))
+    return LiveQueue(batch.positions, reasons, rest, slots, scores)
 
 
 def is_cold_start(pool: Pool, probabilities: Mapping[str, FloatArray], settings: QueueSettings) -> bool:
@@ -193,7 +185,7 @@ def queue_reasons(
     else:
         selected = [Reason("uncertain", task) for task in _most_uncertain_tasks(probabilities, pool, positions)]
     is_exploration = slots == EXPLORATION_SLOT
-    return [Reason("holdout") if drawn else reason for drawn, reason in zip(is_exploration, selected, strict=True)]
+    return [Reason("holdout") if held else reason for held, reason in zip(is_exploration, selected, strict=True)]
 
 
 def served_order(positions: IntArray, slots: IntArray, scores: FloatArray) -> IntArray:
@@ -217,6 +209,14 @@ def served_order(positions: IntArray, slots: IntArray, scores: FloatArray) -> In
 
 def _labelled(pool: Pool) -> int:
     return int((~pool.unlabelled).sum())
+
+
+def _most_uncertain_first(probabilities: Mapping[str, FloatArray], pool: Pool) -> IntArray:
+    """Unlabelled photos outside the hold-out, in the order in which they are selected."""
+    unlabelled = np.flatnonzero(pool.unlabelled)
+    uncertain = combine_tasks({key: _uncertainty(rows[np.newaxis, unlabelled]) for key, rows in probabilities.items()})
+    order = unlabelled[np.argsort(-uncertain, kind="stable")]
+    return order[~pool.holdout[order]]
 
 
 def _dealt_in_order(order: IntArray, slots: int, count: int) -> IntArray:
