@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,15 @@ import pytest
 
 from backend.label_studio.label_config import CONFIDENCE_TAG, SHOWN_TAG, LabelBinding, bind_label_config
 from backend.label_studio.provision import shipped_label_config
-from backend.loop.predictions import RankedDrafts, chosen_classes, queue_settings, rank_drafts
+from backend.loop.predictions import (
+    BLANK_SHARE,
+    RankedDrafts,
+    chosen_classes,
+    is_blank,
+    queue_settings,
+    rank_drafts,
+)
+from carcond.data.split import draw_number
 from carcond.model.head_fitting import fit_heads
 from carcond.model.heads import Heads, joint_confidence
 from carcond.model.inference import SURE
@@ -17,7 +26,7 @@ from carcond.settings import Settings
 from tests.backend.label_configs import BOXES, DAMAGE_ONLY, ENGLISH
 
 COUNT, DIMENSION = 120, 8
-SETTINGS = Settings(cold_start_labels=10)
+SETTINGS = Settings(cold_start_labels=10, prelabel_min_confidence=0.7)
 BINDING = bind_label_config(ENGLISH)
 
 
@@ -59,13 +68,49 @@ def test_every_unlabelled_photo_gets_one_prediction(heads: Heads) -> None:
     assert len(ranked.queue) == SETTINGS.queue_size
 
 
-def test_results_are_the_most_probable_classes(heads: Heads) -> None:
+def replace_min_confidence(value: float) -> Settings:
+    return SETTINGS.model_copy(update={"prelabel_min_confidence": value})
+
+
+def is_ordinary(pool: Pool, task_id: int) -> bool:
+    """True if a photo opens with the answers that the model is sure of."""
+    return not pool.holdout[task_id - 1] and pool.draws[task_id - 1] >= BLANK_SHARE
+
+
+def test_results_are_the_most_probable_classes_where_the_model_is_sure(heads: Heads) -> None:
     pool = make_pool()
     ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
     classes = chosen_classes(heads.probabilities(pool.embeddings))
+    counts = Counter[int]()
     for draft in (*ranked.queue, *ranked.rest):
-        assert draft.result == BINDING.result(classes[draft.task_id - 1])
+        sure = {task: answer for task, answer in classes[draft.task_id - 1].items() if answer[1] >= 0.7}
+        assert draft.result == BINDING.result(sure if is_ordinary(pool, draft.task_id) else {})
         assert draft.model_version == "carcond-0001"
+        counts[len(draft.result)] += 1
+    assert counts.keys() == {0, 1, 2}
+
+
+def test_a_setting_of_0_suggests_every_answer_and_the_holdout_still_has_none(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank(pool, heads, "carcond-0001", BINDING, replace_min_confidence(0.0))
+    for draft in (*ranked.queue, *ranked.rest):
+        assert len(draft.result) == (2 if is_ordinary(pool, draft.task_id) else 0)
+
+
+def test_one_photo_in_twenty_beside_the_holdout_opens_blank() -> None:
+    draws = [draw_number(7, task_id) for task_id in range(4000)]
+    share = np.mean([is_blank(False, draw) for draw in draws])
+    assert share == pytest.approx(BLANK_SHARE, abs=0.01)
+    assert all(is_blank(True, draw) for draw in draws)
+
+
+def test_no_blank_photo_can_be_told_from_another(heads: Heads) -> None:
+    """Neither by a class nor by the reason, in a label config with all lines."""
+    pool = make_pool(held=6)
+    ranked = rank(pool, heads, "carcond-0001", bind_label_config(BOXES), SETTINGS)
+    blank = [d for d in (*ranked.queue, *ranked.rest) if not is_ordinary(pool, d.task_id)]
+    assert {d.slot == EXPLORATION_SLOT for d in blank} == {True, False}
+    assert len({str(d.result) for d in blank}) == 1
 
 
 def test_scores_of_the_queue_are_the_joint_confidence(heads: Heads) -> None:
@@ -223,11 +268,13 @@ def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chos
     means = {task: doubt[pool.unlabelled].mean() for task, doubt in doubts.items()}
     for draft in ranked.queue:
         position = draft.task_id - 1
+        if not draft.result[:-1]:
+            assert lines[draft.task_id] == "carcond-0001: no answer suggested, judge by the photo."
+            continue
         most = max(doubts, key=lambda task: doubts[task][position] / means[task])
         is_sure = probabilities[most][position].max() >= SURE
         uncertain = f"no photo left is much less sure ({most})" if is_sure else f"uncertain about {most}"
-        wanted = "Sampled at random" if draft.slot == EXPLORATION_SLOT else f"Chosen because {uncertain}."
-        assert wanted in lines[draft.task_id]
+        assert f"Chosen because {uncertain}." in lines[draft.task_id]
     assert {line.rpartition("about ")[2] for line in lines.values()} >= {"damage.", "cleanliness."}
     assert not any("Chosen" in lines[draft.task_id] for draft in ranked.rest)
 
@@ -237,8 +284,11 @@ def test_the_default_config_shows_confidences_and_no_reason_so_the_holdout_looks
     assert {draft.slot == EXPLORATION_SLOT for draft in ranked.queue} == {True, False}
     for draft in (*ranked.queue, *ranked.rest):
         (text,) = [region["value"]["text"][0] for region in draft.result if region["type"] == "textarea"]
-        assert re.fullmatch(r"[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-0012", text)
-        assert [r["from_name"] for r in draft.result] == ["cleanliness", "damage", CONFIDENCE_TAG, SHOWN_TAG]
+        names = [r["from_name"] for r in draft.result]
+        answers = r"([a-z ]+ \d+ %|cleanliness: no suggestion), ((intact|damaged) \d+ %|damage: no suggestion)"
+        blank = "no answer suggested, judge by the photo"
+        assert re.fullmatch(rf"({answers if names[:-2] else blank}) · carcond-0012", text)
+        assert names[-2:] == [CONFIDENCE_TAG, SHOWN_TAG]
 
 
 def test_before_there_is_an_answer_there_is_no_confidence() -> None:
@@ -246,10 +296,10 @@ def test_before_there_is_an_answer_there_is_no_confidence() -> None:
     assert {len(draft.result) for draft in ranked.queue} == {0}
 
 
-def test_representative_photos_tell_that_they_are(heads: Heads) -> None:
-    for model in (heads, None):
-        ranked = rank(make_pool(labelled=5), model, "carcond-0001", bind_label_config(BOXES), SETTINGS)
-        lines = reasons(ranked)
-        chosen = [lines[draft.task_id] for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
-        assert chosen
-        assert all("representative" in line for line in chosen)
+def test_representative_photos_with_answers_tell_that_they_are(heads: Heads) -> None:
+    pool = make_pool(labelled=5)
+    ranked = rank(pool, heads, "carcond-0001", bind_label_config(BOXES), replace_min_confidence(0.0))
+    lines = reasons(ranked)
+    chosen = [lines[draft.task_id] for draft in ranked.queue if is_ordinary(pool, draft.task_id)]
+    assert chosen
+    assert all("representative" in line for line in chosen)

@@ -18,7 +18,7 @@ def test_the_slots_take_turns_and_the_least_sure_comes_first(trained: tuple[Gara
     first_round = slots[: len(set(slots))]
     assert sorted(first_round) == sorted(set(slots))
     for slot in set(slots):
-        scores = [photo.confidence or 0 for photo in photos if photo.slot == slot]
+        scores = [garage.studio.prediction(photo.task_id).score or 0 for photo in photos if photo.slot == slot]
         assert scores == sorted(scores)
 
 
@@ -31,10 +31,13 @@ def test_only_unlabelled_photos_of_the_serving_version_are_in_it(trained: tuple[
 def test_answers_are_those_that_label_studio_holds(trained: tuple[Garage, list[int]]) -> None:
     garage, _ = trained
     held = {task.id: task.predictions[0] for task in garage.studio.tasks(PROJECT) if not task.annotations}
-    for photo in queued_photos(garage.services, PROJECT, 40):
-        assert photo.confidence == held[photo.task_id].score
-        assert set(photo.answers) == {"cleanliness", "damage"}
+    photos = queued_photos(garage.services, PROJECT, 40)
+    for photo in photos:
+        assert set(photo.answers) == (set() if garage.opens_blank(photo.task_id) else {"cleanliness", "damage"})
         assert all(0 < p <= 1 for _, p in photo.answers.values())
+        # Behind the queue a score is raised, and in the exploration slot it is a random number.
+        assert (photo.confidence is None) == (photo.slot == 0)
+        assert (photo.confidence or 0) <= (held[photo.task_id].score or 0) + 1e-5
 
 
 def test_reasons_tell_drawn_photos_from_unsure_ones(trained: tuple[Garage, list[int]]) -> None:
