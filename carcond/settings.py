@@ -195,6 +195,12 @@ class Settings(BaseSettings):
         le=100_000,
         description="Number of labels up to which the queue is spread over clusters of similar photos.",
     )
+    prelabel_min_confidence: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Minimum confidence of an answer that a photo opens with; a less sure one is left to the person.",
+    )
     debounce_s: float = Field(
         0.3, ge=0, le=60, description="Time that a turn waits for further labels of a burst, in seconds."
     )

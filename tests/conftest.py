@@ -172,6 +172,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         redis_port=redis_port,
         extra_environment={
             "CARCOND_FINETUNE_CONFIG": str(Path(__file__).parent / "e2e" / "training.yaml"),
+            # A dozen labels make no head sure, and the tests look for answers.
+            "CARCOND_PRELABEL_MIN_CONFIDENCE": "0",
             fault_points.VARIABLE: str(faults),
         },
     )

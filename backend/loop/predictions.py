@@ -6,12 +6,15 @@ from typing import Any
 
 from backend.label_studio.client import PredictionDraft
 from backend.label_studio.label_config import LabelBinding
-from backend.loop.explanation_line import confidence_line, reason_line
+from backend.loop.explanation_line import Classes, confidence_line, reason_line
 from carcond.arrays import FloatArray, IntArray
 from carcond.model.heads import Heads
 from carcond.query.live_queue import Pool, QueueSettings, Reason, rank_pool
 from carcond.settings import Settings
 from carcond.taxonomy import TASK_BY_KEY
+
+BLANK_SHARE = 0.05
+"""Share of the photos outside the hold-out that open without chosen answers, so that a blank one gives nothing away."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +60,54 @@ def rank_drafts(
 
     def draft(position: int, reason: Reason | None) -> PredictionDraft:
         score, slot = round(float(ranked.scores[position]), 6), int(ranked.slots[position])
-        result = prediction_result(classes[position], binding, version, reason)
+        blank = is_blank(bool(pool.holdout[position]), float(pool.draws[position]))
+        suggested = suggested_classes(classes[position], blank, settings.prelabel_min_confidence)
+        result = prediction_result(classes[position], suggested, binding, version, reason)
         return PredictionDraft(int(task_ids[position]), result, score, version, slot)
 
     queue = [draft(i, reason) for i, reason in zip(ranked.positions, ranked.reasons, strict=True)]
     return RankedDrafts(queue, [draft(i, None) for i in ranked.rest])
 
 
-def prediction_result(
-    classes: Mapping[str, tuple[str, float]], binding: LabelBinding, version: str, reason: Reason | None
-) -> list[dict[str, Any]]:
-    """Regions of a prediction: an answer to each task, and lines with confidences and reason where there is room.
+def is_blank(held_out: bool, draw: float) -> bool:
+    """True if a photo opens without chosen answers, so that its label is the annotator's own.
 
     Args:
-        classes: task key -> (class key, its probability); empty before there is a model.
+        held_out: whether it belongs to the hold-out. A label that only confirms the model cannot measure it.
+        draw: the photo's random number, see `carcond.data.split.draw_number`.
+    """
+    return held_out or draw < BLANK_SHARE
+
+
+def suggested_classes(classes: Classes, blank: bool, min_confidence: float) -> Classes:
+    """Of the most probable classes those that annotators find chosen.
+
+    Args:
+        classes: most probable class of each task.
+        blank: see `is_blank`.
+        min_confidence: an answer that is less sure is left to the annotator.
+    """
+    return {} if blank else {task: answer for task, answer in classes.items() if answer[1] >= min_confidence}
+
+
+def prediction_result(
+    classes: Classes, suggested: Classes, binding: LabelBinding, version: str, reason: Reason | None
+) -> list[dict[str, Any]]:
+    """Regions of a prediction: the suggested answers, and lines with confidences and reason where there is room.
+
+    Args:
+        classes: most probable class of each task; empty before there is a model.
+        suggested: those of them that are chosen, see `suggested_classes`.
         binding: of the label config.
         version: that answers.
         reason: why the photo is in the queue; None for one that is not.
     """
-    regions = binding.result(classes)
-    confidences = confidence_line(binding, version, classes) if binding.confidence_to else ""
+    regions = binding.result(suggested)
+    confidences = confidence_line(binding, version, classes, suggested) if binding.confidence_to else ""
     if confidences:
         regions += binding.confidence_regions(confidences)
     if binding.reason_to:
-        regions.append(binding.reason_region(reason_line(binding, version, classes, reason)))
+        regions.append(binding.reason_region(reason_line(binding, version, classes, suggested, reason)))
     return regions
 
 

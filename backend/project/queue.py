@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.loop.predictions import chosen_classes, queue_settings
+from backend.loop.predictions import chosen_classes, is_blank, queue_settings, suggested_classes
 from backend.services import Services
 from backend.snapshot import Snapshot
 from carcond.arrays import FloatArray
+from carcond.model.heads import joint_confidence
 from carcond.model.inference import SURE
 from carcond.query.live_queue import Reason, queue_reasons, served_order
 from carcond.query.slots import EXPLORATION_SLOT
@@ -24,7 +25,8 @@ class QueuedPhoto:
         task_id: its id in Label Studio.
         url: where the photo is.
         slot: see docs/queue.md.
-        confidence: joint confidence that its pre-labels are right, 0..1; None before the first version.
+        confidence: joint confidence that the answers of the version are right, 0..1; None before the first version, and
+            in the exploration slot, whose order it does not decide.
         answers: task key -> (class key, its probability): what annotators find chosen.
         reason: why it is asked for, in words.
     """
@@ -64,17 +66,21 @@ def queued_photos(services: Services, project_id: int, limit: int) -> list[Queue
     first = served_order(queued, slots, scores)[:limit]
     shown = [row for position in first.tolist() if (row := rows[position])]
     probabilities = version.heads.probabilities(snapshot.embeddings) if version and len(first) else {}
-    reasons = queue_reasons(snapshot.pool(), probabilities, queue_settings(services.settings), first, slots[first])
+    pool = snapshot.pool()
+    reasons = queue_reasons(pool, probabilities, queue_settings(services.settings), first, slots[first])
     of_first = {task: p[first] for task, p in probabilities.items()}
     answers = chosen_classes(of_first) if probabilities else [{} for _ in first]
+    blank = [is_blank(bool(pool.holdout[i]), float(pool.draws[i])) for i in first]
+    joint = joint_confidence(of_first) if probabilities else None
+    min_confidence = services.settings.prelabel_min_confidence
     urls = {photo.task_id: photo.url for photo in snapshot.photos}
     return [
         QueuedPhoto(
             row.task_id,
             urls[row.task_id],
             row.slot or EXPLORATION_SLOT,
-            row.score if version else None,
-            answers[i],
+            float(joint[i]) if joint is not None and row.slot != EXPLORATION_SLOT else None,
+            suggested_classes(answers[i], blank[i], min_confidence),
             _reason_sentence(reasons[i], {task: p[i] for task, p in of_first.items()}),
         )
         for i, row in enumerate(shown)

@@ -11,9 +11,10 @@ import numpy as np
 from backend.jobs.queue import get_job_queue
 from backend.label_studio.label_config import LabelBinding, bind_label_config
 from backend.loop.damage_boxes import DamageBoxes
-from backend.loop.predictions import chosen_classes, prediction_result
+from backend.loop.predictions import chosen_classes, is_blank, prediction_result, suggested_classes
 from backend.services import Services, get_services
 from carcond.arrays import FloatArray
+from carcond.data.split import HOLDOUT, draw_number
 from carcond.errors import CarcondError, LabelConfigError
 from carcond.model.heads import joint_confidence
 from carcond.registry.registry import COLD_START_VERSION, Version
@@ -67,7 +68,9 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
     ) -> list[dict[str, Any]]:
         """One prediction for each task, in their order.
 
-        A photo that cannot be read gets an empty result and a line in the log, never a shorter list.
+        A photo that cannot be read gets an empty result and a line in the log, never a shorter list. The answers are
+        those that the loop publishes: none for photos of the hold-out. A photo that has no split yet gets answers:
+        labelled before it has one, it is for training.
 
         Args:
             tasks: Label Studio's task objects with `id` and `data`.
@@ -83,7 +86,7 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
             return [_empty(COLD_START_VERSION) for _ in tasks]
         deadline = time.monotonic() + _PREDICT_SECONDS
         embeddings = self._embeddings(tasks, version, binding, deadline)
-        predictions = _predictions(embeddings, version, binding)
+        predictions = self._predictions(tasks, embeddings, version, binding)
         boxes = DamageBoxes(self._services, binding, version.heads)
         for task, prediction in zip(tasks, predictions, strict=True):
             if time.monotonic() < deadline:
@@ -102,6 +105,29 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
             QueueUnavailableError: Redis cannot be reached.
         """
         return {"enqueued": get_job_queue().request_turn(self.project_id)}
+
+    def _predictions(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        embeddings: Sequence[FloatArray | None],
+        version: Version,
+        binding: LabelBinding,
+    ) -> list[dict[str, Any]]:
+        predictions = [_empty(version.name) for _ in embeddings]
+        seen = [(i, row) for i, row in enumerate(embeddings) if row is not None]
+        if not seen:
+            return predictions
+        task_ids = [_task_id(tasks[i]) for i, _ in seen]
+        splits = self._services.store.splits(self.project_id, task_ids)
+        probabilities = version.heads.probabilities(np.stack([row for _, row in seen]))
+        scores = joint_confidence(probabilities)
+        for (i, _), task_id, score, classes in zip(seen, task_ids, scores, chosen_classes(probabilities), strict=True):
+            known = task_id in splits
+            blank = known and is_blank(splits[task_id] == HOLDOUT, draw_number(self.project_id, task_id))
+            suggested = suggested_classes(classes, blank, self._services.settings.prelabel_min_confidence)
+            predictions[i]["result"] = prediction_result(classes, suggested, binding, version.name, None)
+            predictions[i]["score"] = round(float(score), 6)
+        return predictions
 
     def _embeddings(
         self, tasks: Sequence[Mapping[str, Any]], version: Version, binding: LabelBinding, deadline: float
@@ -157,17 +183,3 @@ def _photo_url(task: Mapping[str, Any], binding: LabelBinding) -> str:
 
 def _empty(version_name: str) -> dict[str, Any]:
     return {"result": [], "score": 0.0, "model_version": version_name}
-
-
-def _predictions(
-    embeddings: Sequence[FloatArray | None], version: Version, binding: LabelBinding
-) -> list[dict[str, Any]]:
-    predictions = [_empty(version.name) for _ in embeddings]
-    seen = [(i, row) for i, row in enumerate(embeddings) if row is not None]
-    if seen:
-        probabilities = version.heads.probabilities(np.stack([row for _, row in seen]))
-        scores = joint_confidence(probabilities)
-        for (i, _), score, classes in zip(seen, scores, chosen_classes(probabilities), strict=True):
-            predictions[i]["result"] = prediction_result(classes, binding, version.name, None)
-            predictions[i]["score"] = round(float(score), 6)
-    return predictions

@@ -7,12 +7,13 @@ import numpy as np
 
 from carcond.analysis.replay_set import ReplayDataset
 from carcond.arrays import BoolArray, FloatArray, IntArray
+from carcond.data.split import HOLDOUT_SHARE
 from carcond.evaluation.calibration import calibration_error
 from carcond.evaluation.f1 import mean_f1
 from carcond.evaluation.metrics import score
 from carcond.model.head_fitting import fit_head
 from carcond.model.heads import Head
-from carcond.query.live_queue import MAX_EXPLORATION, Pool, QueueSettings, exploration_size, rank_pool, served_order
+from carcond.query.live_queue import Pool, QueueSettings, rank_pool, served_order
 from carcond.query.slots import representative_order
 from carcond.query.strategy import LIVE, RANDOM, Beliefs, Strategy, choose_batch
 from carcond.query.uncertainty import bootstrap_probabilities
@@ -86,13 +87,15 @@ def _rounds(dataset: ReplayDataset, strategy: Strategy, counts: list[int], seed:
     start = _start_order(dataset.embeddings[pool], strategy, seed, generator)
     labelled = np.zeros(len(pool), dtype=bool)
     explored = np.zeros(len(pool), dtype=bool)
+    draws: FloatArray = np.empty(0, dtype=np.float32)
+    if strategy.score == LIVE:
+        draws = generator.random(len(pool), dtype=np.float32)
+        explored[np.argsort(draws)[: max(1, round(len(pool) * HOLDOUT_SHARE))]] = True
     heads: _Heads = {}
     for count in counts:
         wanted = count - int(labelled.sum())
         if strategy.score == LIVE:
-            label_as_served(
-                dataset.embeddings[pool], heads, labelled, explored, wanted=wanted, generator=generator, seed=seed
-            )
+            label_as_served(dataset.embeddings[pool], heads, labelled, explored, wanted=wanted, draws=draws, seed=seed)
         else:
             _label_batch(dataset, strategy, heads, labelled, explored, start=start, wanted=wanted, generator=generator)
         heads = _fit(dataset, pool[labelled & ~explored], seed)
@@ -136,7 +139,7 @@ def label_as_served(
     explored: BoolArray,
     *,
     wanted: int,
-    generator: np.random.Generator,
+    draws: FloatArray,
     seed: int,
 ) -> None:
     """Label photos in the order of the live queue, which is published again after a tenth of a batch.
@@ -145,24 +148,18 @@ def label_as_served(
         embeddings: ``(N, D)`` of the pool.
         heads: they rank until the batch is labelled.
         labelled: ``(N,)``; changed in place.
-        explored: ``(N,)``, True for photos sampled at random for the hold-out, before they are labelled too; changed
-            in place.
+        explored: ``(N,)``, True for photos of the hold-out, labelled or not.
         wanted: length of the batch.
-        generator: random generator of the hold-out.
+        draws: ``(N,)`` random numbers in 0..1: the order of the hold-out.
         seed: of k-means.
     """
     probabilities = {key: head.probabilities(embeddings) for key, head in heads.items() if isinstance(head, Head)}
     per_round = QueueSettings().slots + 1
     per_queue = max(per_round, wanted // 10)
     settings = QueueSettings(size=2 * per_queue)
-    most_waiting = MAX_EXPLORATION * per_queue // per_round
     kept_slots = np.zeros(len(embeddings), dtype=np.int64)
     while wanted:
-        waiting = int((explored & ~labelled).sum())
-        free = np.flatnonzero(~labelled & ~explored)
-        missing = exploration_size(len(free), settings, most_waiting) - waiting
-        explored[generator.permutation(free)[: max(0, missing)]] = True
-        queue = rank_pool(Pool(embeddings, ~labelled, explored, explored, kept_slots), probabilities, settings, seed)
+        queue = rank_pool(Pool(embeddings, ~labelled, explored, draws, kept_slots), probabilities, settings, seed)
         served = served_order(np.concatenate([queue.positions, queue.rest]), queue.slots, queue.scores)
         served = served[: min(wanted, per_queue)]
         labelled[served] = True

@@ -199,6 +199,17 @@ class Store:
                 )
             }
 
+    def splits(self, project_id: int, task_ids: Sequence[int]) -> dict[int, str | None]:
+        """Task id -> split, of those of the tasks that are known; None for a photo that has none yet."""
+        with self.session() as session:
+            return {
+                task_id: side
+                for ids in _chunks(task_ids)
+                for task_id, side in session.execute(
+                    select(Photo.task_id, Photo.side).where(_are(Photo, project_id, ids))
+                )
+            }
+
     def known_photos(self, project_id: int) -> list[Photo]:
         """All photos ever seen, the deleted ones too, in order of task id: groups and splits outlive a task."""
         with self.session() as session:

@@ -148,7 +148,8 @@ class Labeller:
         opened = self.page.traffic.opened
         if shown and opened and opened.task_id == shown.task_id and opened.is_fresh:
             is_cold = opened.version and not opened.has_answers and opened.version.endswith("-0000")
-            if not shown.chosen and not is_cold:
+            is_left_to_people = opened.has_line and not opened.has_answers
+            if not shown.chosen and not is_cold and not is_left_to_people:
                 seen = f"prediction of {opened.version!r} in the answer" if opened.version else "no prediction"
                 self._note("blank", shown.task_id, f"nothing is chosen; {seen}, queue {opened.queue!r}")
         return shown

@@ -33,6 +33,7 @@ class OpenedTask:
         version: `model_version` of the prediction that the page opens it with; empty without one.
         slot: `cluster` of that prediction.
         has_answers: the prediction chooses something; a line of text, and what hides it, do not.
+        has_line: the prediction has a line of text: one without answers says there that they are left to the annotator.
         is_fresh: there is no draft of it and no annotation.
     """
 
@@ -42,6 +43,7 @@ class OpenedTask:
     version: str
     slot: int | None
     has_answers: bool
+    has_line: bool
     is_fresh: bool
 
 
@@ -138,6 +140,7 @@ def _opened(row: dict[str, Any]) -> OpenedTask:
         version=str(first.get("model_version") or ""),
         slot=first.get("cluster"),
         has_answers=any(_is_answer(region) for region in first.get("result") or []),
+        has_line=any(region.get("type") == "textarea" for region in first.get("result") or []),
         is_fresh=not row.get("drafts") and not row.get("annotations"),
     )
 

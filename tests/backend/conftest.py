@@ -112,6 +112,8 @@ def make_settings(models_dir: Path, database_url: str, monkeypatch: pytest.Monke
         "CARCOND_MODELS_DIR": str(models_dir),
         "CARCOND_ENCODER_THREADS": "1",
         "CARCOND_DEBOUNCE_S": "0",
+        # A tiny encoder is hardly ever sure.
+        "CARCOND_PRELABEL_MIN_CONFIDENCE": "0",
         "LABEL_STUDIO_API_KEY": API_KEY,
         "LABEL_STUDIO_URL": "http://127.0.0.1:1",
         "REDIS_URL": "redis://127.0.0.1:1/0",

@@ -4,8 +4,10 @@ from typing import Any
 
 from backend.jobs.queue import SHARDS
 from backend.loop.embedding import Shard, embed_shard
+from backend.loop.predictions import is_blank
 from backend.loop.turn import Loop, TurnReport
 from backend.services import Services
+from carcond.data.split import draw_number
 from carcond.query.slots import EXPLORATION_SLOT
 from tests.backend.drawings import draw_photo
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
@@ -76,6 +78,16 @@ class Garage:
 
     def drawn(self) -> set[int]:
         return {photo.task_id for photo in self.services.store.photos(PROJECT) if photo.drawn}
+
+    def opens_blank(self, task_id: int) -> bool:
+        """True if no answer is chosen for a photo: it is held out, or one of the few others."""
+        return is_blank(task_id in self.drawn(), draw_number(PROJECT, task_id))
+
+    def words(self, *task_ids: int) -> list[dict[str, str]]:
+        """What is chosen for each photo, those left out that have to open blank, and do."""
+        for task_id in filter(self.opens_blank, task_ids):
+            assert self.studio.words(task_id) == {}
+        return [self.studio.words(task_id) for task_id in task_ids if not self.opens_blank(task_id)]
 
     def explored(self) -> set[int]:
         """Unlabelled tasks in the exploration slot, as Label Studio holds them."""

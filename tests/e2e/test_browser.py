@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from carcond.data.split import HOLDOUT
 from scripts.stack import Stack
 from tests.e2e.browser import photograph
 from tests.e2e.scenario import Scenario
@@ -24,7 +25,8 @@ def scenario(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Scenario
     return scenario
 
 
-_CONFIDENCES = re.compile(r"^[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-\d{4}$")
+_BLANK = re.compile(r"^no answer suggested, judge by the photo · carcond-\d{4}$")
+_CONFIDENCES = re.compile(rf"^[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-\d{{4}}$|{_BLANK.pattern}")
 
 
 def _line(prediction: Mapping[str, Any]) -> str:
@@ -45,7 +47,7 @@ def _expect_pre_label(page: Page, prediction: Mapping[str, Any]) -> None:
 
 
 def test_a_task_opens_from_the_list_with_both_answers_version_and_confidence(scenario: Scenario, page: Page) -> None:
-    task = next(task for task in scenario.tasks() if not task.annotations)
+    task = next(task for task in scenario.tasks() if not task.annotations and not scenario.opens_blank(task.id))
     prediction = scenario.prediction(task.id)
     data_manager = f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data"
     # The first visit makes the list's tab, and may forget on the way which task was asked for.
@@ -70,7 +72,7 @@ def test_an_annotator_sees_the_pre_label_submits_by_hotkey_and_gets_the_next_pho
     photograph(page, "label-studio-pre-label")
 
     # The other answer: pressing the key of a chosen answer would take it back.
-    chosen = scenario.oracle.binding.labels(prediction["result"])["damage"]
+    chosen = scenario.oracle.binding.labels(prediction["result"]).get("damage")
     key, other = ("5", "damaged") if chosen == "intact" else ("4", "intact")
     page.keyboard.press(key)
     expect(_checked(page).filter(has_text=other)).to_have_count(1)
@@ -97,6 +99,8 @@ def test_the_line_with_the_confidences_is_shown_while_labelling_and_never_submit
     page.get_by_text(_CONFIDENCES).click()  # it takes no focus
     for key in keys:
         page.keyboard.press(key)
+    if page.get_by_text(_BLANK).count():
+        page.keyboard.press("4")
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as response:
         page.keyboard.press("Control+Enter")
     assert response.value.status == 201
@@ -104,3 +108,22 @@ def test_the_line_with_the_confidences_is_shown_while_labelling_and_never_submit
     assert "damage" in {region["from_name"] for region in submitted}
     assert {region["from_name"] for region in submitted} <= {"cleanliness", "damage"}
     assert {region["type"] for region in submitted} == {"choices"}
+
+
+def test_a_photo_of_the_holdout_opens_with_nothing_chosen_and_says_so(scenario: Scenario, page: Page) -> None:
+    """An answer that is given and taken back leaves it as it was, and the label is the annotator's own."""
+    task_id = next(t.id for t in scenario.tasks() if not t.annotations and scenario.sides()[t.id] == HOLDOUT)
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?task={task_id}")
+    expect(page.get_by_text(_BLANK)).to_be_visible(timeout=60_000)
+    expect(_checked(page)).to_have_count(0)
+    photograph(page, "label-studio-blank")
+    for key, count in (("1", 1), ("1", 0), ("2", 1), ("5", 2)):
+        page.keyboard.press(key)
+        expect(_checked(page)).to_have_count(count)
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as response:
+        page.keyboard.press("Control+Enter")
+    assert response.value.status == 201
+    submitted = {region["from_name"] for region in response.value.json()["result"]}
+    assert submitted == {"cleanliness", "damage"}
+    scenario.wait_until_learned()
+    assert scenario.labels_in_version()[task_id]["side"] == HOLDOUT

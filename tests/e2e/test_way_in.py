@@ -61,7 +61,7 @@ def expect_answers(page: Page, served: dict[str, Any]) -> None:
     (prediction,) = served["predictions"]
     checked = page.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked")
     answers = [region for region in prediction["result"] if region["from_name"] in ("cleanliness", "damage")]
-    assert len(answers) == 2
+    assert len(answers) in (0, 2)  # one in twenty opens blank, and the hold-out
     for region in answers:
         expect(checked.filter(has_text=region["value"]["choices"][0])).to_have_count(1, timeout=60_000)
 
@@ -119,8 +119,8 @@ def test_the_other_ways_in_serve_the_least_certain_photo_with_its_answers(
 def test_a_photo_opened_from_its_row_is_submitted_and_stays(scenario: Scenario, visitor: Page) -> None:
     visitor.goto(project_url(scenario.stack.browser_url, scenario.project_id))
     visitor.locator(".lsf-table__row-wrapper").first.click(timeout=60_000)
-    checked = visitor.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked")
-    expect(checked.first).to_be_visible(timeout=60_000)
+    expect(visitor.get_by_text("· carcond-").first).to_be_visible(timeout=60_000)
+    visitor.keyboard.press("4")
     address = visitor.url
     with visitor.expect_response(lambda r: r.request.method == "POST" and "/annotations" in r.url) as response:
         visitor.keyboard.press("Control+Enter")

@@ -101,12 +101,16 @@ def test_the_loop_publishes_boxes_and_reasons_that_are_valid_and_no_labels(boxed
     for task_id in ids:
         assert garage.studio.errors(task_id) == []
         regions = garage.studio.result(task_id)
+        if garage.opens_blank(task_id):
+            assert [region["type"] for region in regions] == ["textarea"]
+            continue
         answers = BINDING.labels(regions[:2])
         kinds = [region["type"] for region in regions[2:]]
         assert kinds == (["textarea", "rectanglelabels"] if answers["damage"] == "damaged" else ["textarea"])
         left_alone = [{**region, "origin": "prediction"} for region in regions]
         assert BINDING.labels(left_alone) == answers
-    assert len({BINDING.labels(garage.studio.result(task_id))["damage"] for task_id in ids}) == 2
+    answered = [task_id for task_id in ids if not garage.opens_blank(task_id)]
+    assert len({BINDING.labels(garage.studio.result(task_id))["damage"] for task_id in answered}) == 2
 
 
 def test_a_live_prediction_has_box_and_line_too(boxed: tuple[Garage, list[int]]) -> None:
@@ -117,4 +121,4 @@ def test_a_live_prediction_has_box_and_line_too(boxed: tuple[Garage, list[int]])
         assert prediction_errors(BOXES, prediction) == []
         regions = {region["from_name"]: region for region in prediction["result"]}
         assert regions["carcond"]["value"]["text"][0].startswith("carcond-0001: ")
-        assert ("parts" in regions) == (regions["damage"]["value"]["choices"] == ["damaged"])
+        assert ("parts" in regions) == ("damage" in regions and regions["damage"]["value"]["choices"] == ["damaged"])

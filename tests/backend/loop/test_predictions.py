@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,15 @@ import pytest
 
 from backend.label_studio.label_config import CONFIDENCE_TAG, SHOWN_TAG, LabelBinding, bind_label_config
 from backend.label_studio.provision import shipped_label_config
-from backend.loop.predictions import RankedDrafts, chosen_classes, queue_settings, rank_drafts
+from backend.loop.predictions import (
+    BLANK_SHARE,
+    RankedDrafts,
+    chosen_classes,
+    is_blank,
+    queue_settings,
+    rank_drafts,
+)
+from carcond.data.split import draw_number
 from carcond.model.head_fitting import fit_heads
 from carcond.model.heads import Heads, joint_confidence
 from carcond.model.inference import SURE
@@ -17,16 +26,17 @@ from carcond.settings import Settings
 from tests.backend.label_configs import BOXES, DAMAGE_ONLY, ENGLISH
 
 COUNT, DIMENSION = 120, 8
-SETTINGS = Settings(cold_start_labels=10)
+SETTINGS = Settings(cold_start_labels=10, prelabel_min_confidence=0.7)
 BINDING = bind_label_config(ENGLISH)
 
 
-def make_pool(labelled: int = 40, drawn: int = 2, count: int = COUNT) -> Pool:
-    embeddings = np.random.default_rng(0).normal(size=(count, DIMENSION)).astype(np.float32)
+def make_pool(labelled: int = 40, held: int = 2, count: int = COUNT) -> Pool:
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(count, DIMENSION)).astype(np.float32)
     position = np.arange(count)
-    is_drawn = (position >= labelled) & (position < labelled + drawn)
-    reserved = is_drawn | (position == count - 1)  # and a near-duplicate of a drawn one
-    return Pool(embeddings, position >= labelled, reserved, is_drawn, np.zeros(count, dtype=int))
+    is_held = (position >= labelled) & (position < labelled + held)
+    draws = generator.random(count, dtype=np.float32)
+    return Pool(embeddings, position >= labelled, is_held, draws, np.zeros(count, dtype=int))
 
 
 def test_a_replay_has_the_sizes_of_a_queue_with_default_settings() -> None:
@@ -58,20 +68,57 @@ def test_every_unlabelled_photo_gets_one_prediction(heads: Heads) -> None:
     assert len(ranked.queue) == SETTINGS.queue_size
 
 
-def test_results_are_the_most_probable_classes(heads: Heads) -> None:
+def replace_min_confidence(value: float) -> Settings:
+    return SETTINGS.model_copy(update={"prelabel_min_confidence": value})
+
+
+def is_ordinary(pool: Pool, task_id: int) -> bool:
+    """True if a photo opens with the answers that the model is sure of."""
+    return not pool.holdout[task_id - 1] and pool.draws[task_id - 1] >= BLANK_SHARE
+
+
+def test_results_are_the_most_probable_classes_where_the_model_is_sure(heads: Heads) -> None:
     pool = make_pool()
     ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
     classes = chosen_classes(heads.probabilities(pool.embeddings))
+    counts = Counter[int]()
     for draft in (*ranked.queue, *ranked.rest):
-        assert draft.result == BINDING.result(classes[draft.task_id - 1])
+        sure = {task: answer for task, answer in classes[draft.task_id - 1].items() if answer[1] >= 0.7}
+        assert draft.result == BINDING.result(sure if is_ordinary(pool, draft.task_id) else {})
         assert draft.model_version == "carcond-0001"
+        counts[len(draft.result)] += 1
+    assert counts.keys() == {0, 1, 2}
+
+
+def test_a_setting_of_0_suggests_every_answer_and_the_holdout_still_has_none(heads: Heads) -> None:
+    pool = make_pool()
+    ranked = rank(pool, heads, "carcond-0001", BINDING, replace_min_confidence(0.0))
+    for draft in (*ranked.queue, *ranked.rest):
+        assert len(draft.result) == (2 if is_ordinary(pool, draft.task_id) else 0)
+
+
+def test_one_photo_in_twenty_beside_the_holdout_opens_blank() -> None:
+    draws = [draw_number(7, task_id) for task_id in range(4000)]
+    share = np.mean([is_blank(False, draw) for draw in draws])
+    assert share == pytest.approx(BLANK_SHARE, abs=0.01)
+    assert all(is_blank(True, draw) for draw in draws)
+
+
+def test_no_blank_photo_can_be_told_from_another(heads: Heads) -> None:
+    """Neither by a class nor by the reason, in a label config with all lines."""
+    pool = make_pool(held=6)
+    ranked = rank(pool, heads, "carcond-0001", bind_label_config(BOXES), SETTINGS)
+    blank = [d for d in (*ranked.queue, *ranked.rest) if not is_ordinary(pool, d.task_id)]
+    assert {d.slot == EXPLORATION_SLOT for d in blank} == {True, False}
+    assert len({str(d.result) for d in blank}) == 1
 
 
 def test_scores_of_the_queue_are_the_joint_confidence(heads: Heads) -> None:
     pool = make_pool()
     confidence = joint_confidence(heads.probabilities(pool.embeddings))
     for draft in rank(pool, heads, "carcond-0001", BINDING, SETTINGS).queue:
-        assert draft.score == pytest.approx(confidence[draft.task_id - 1], abs=1e-6)
+        if draft.slot != EXPLORATION_SLOT:
+            assert draft.score == pytest.approx(confidence[draft.task_id - 1], abs=1e-6)
 
 
 def test_the_queue_is_made_of_the_photos_with_the_smallest_margins(heads: Heads) -> None:
@@ -84,7 +131,7 @@ def test_the_queue_is_made_of_the_photos_with_the_smallest_margins(heads: Heads)
         mean = float(np.mean([value for value, wanted in zip(uncertain, pool.unlabelled, strict=True) if wanted]))
         shares.append([value / mean for value in uncertain])
     informative = [sum(values) for values in zip(*shares, strict=True)]
-    eligible = np.flatnonzero(pool.unlabelled & ~pool.reserved)
+    eligible = np.flatnonzero(pool.unlabelled & ~pool.holdout)
     best = sorted(eligible, key=lambda i: -informative[i])[: SETTINGS.queue_size * SETTINGS.candidate_factor]
     chosen = {draft.task_id - 1 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT}
     assert len(chosen) > 10
@@ -102,7 +149,7 @@ def test_with_many_labels_the_smallest_margins_alone_decide(heads: Heads) -> Non
         probabilities = heads.probabilities(pool.embeddings[unlabelled])
         scores = combine_tasks({task: margin(rows[np.newaxis]) for task, rows in probabilities.items()})
         order = unlabelled[np.argsort(-scores, kind="stable")]
-        best = [i for i in order.tolist() if not pool.reserved[i]][: len(chosen)]
+        best = [i for i in order.tolist() if not pool.holdout[i]][: len(chosen)]
         beyond.append(len(set(chosen) - set(best)))
     assert beyond[0] > 0
     assert beyond[1] == 0
@@ -113,7 +160,7 @@ def test_nothing_behind_the_queue_is_served_before_it(heads: Heads, labelled: in
     """Label Studio serves the lowest score of a slot first, whatever it was that chose the queue."""
     ranked = rank(make_pool(labelled), heads, "carcond-0001", BINDING, SETTINGS)
     last = {slot: max(d.score for d in ranked.queue if d.slot == slot) for slot in {d.slot for d in ranked.queue}}
-    assert all(draft.score > last[draft.slot] for draft in ranked.rest)
+    assert all(draft.score > last.get(draft.slot, -1) for draft in ranked.rest)
 
 
 def test_behind_the_queue_a_score_is_the_confidence_wherever_that_is_high_enough(heads: Heads) -> None:
@@ -125,11 +172,11 @@ def test_behind_the_queue_a_score_is_the_confidence_wherever_that_is_high_enough
     assert len(raised) < len(ranked.rest) / 2
 
 
-def test_the_exploration_slot_holds_the_drawn_photos_and_no_others(heads: Heads) -> None:
-    ranked = rank(make_pool(drawn=3), heads, "carcond-0001", BINDING, SETTINGS)
+def test_the_exploration_slot_holds_the_holdout_and_no_others(heads: Heads) -> None:
+    ranked = rank(make_pool(held=5), heads, "carcond-0001", BINDING, SETTINGS)
     in_slot = {draft.task_id for draft in (*ranked.queue, *ranked.rest) if draft.slot == EXPLORATION_SLOT}
-    assert in_slot == {41, 42, 43}
-    assert in_slot <= {draft.task_id for draft in ranked.queue}
+    assert in_slot == {41, 42, 43, 44, 45}
+    assert len(in_slot & {draft.task_id for draft in ranked.queue}) == 2
 
 
 @pytest.mark.parametrize("labelled", [5, 40, 60])
@@ -138,21 +185,15 @@ def test_photos_that_may_be_open_stay_in_their_slots(heads: Heads, labelled: int
     kept = np.where(pool.unlabelled & (np.arange(COUNT) % 2 == 0), np.arange(COUNT) % 9 + 1, 0)
     ranked = rank(replace(pool, kept_slots=kept), heads, "carcond-0001", BINDING, SETTINGS)
     slots = {draft.task_id - 1: draft.slot for draft in (*ranked.queue, *ranked.rest)}
-    fixed = [i for i in np.flatnonzero(kept).tolist() if not pool.drawn[i]]
+    fixed = [i for i in np.flatnonzero(kept).tolist() if not pool.holdout[i]]
     assert {i: slots[i] for i in fixed} == {i: int(kept[i]) for i in fixed}
 
 
-def test_a_drawn_photo_leaves_the_slot_that_it_was_kept_in(heads: Heads) -> None:
+def test_a_photo_of_the_holdout_leaves_the_slot_that_it_was_kept_in(heads: Heads) -> None:
     pool = make_pool()
     kept = np.full(COUNT, 5)
     ranked = rank(replace(pool, kept_slots=kept), heads, "carcond-0001", BINDING, SETTINGS)
-    assert {d.slot for d in ranked.queue if pool.drawn[d.task_id - 1]} == {EXPLORATION_SLOT}
-
-
-def test_a_near_duplicate_of_a_drawn_photo_is_never_asked_for(heads: Heads) -> None:
-    for model in (heads, None):
-        ranked = rank(make_pool(), model, "carcond-0001", BINDING, SETTINGS)
-        assert COUNT not in {draft.task_id for draft in ranked.queue}
+    assert {d.slot for d in ranked.queue if pool.holdout[d.task_id - 1]} == {EXPLORATION_SLOT}
 
 
 def test_the_queue_begins_with_one_photo_of_each_slot(heads: Heads) -> None:
@@ -164,9 +205,9 @@ def test_the_queue_begins_with_one_photo_of_each_slot(heads: Heads) -> None:
 def test_without_a_model_representative_photos_come_with_empty_results() -> None:
     ranked = rank(make_pool(labelled=0), None, "carcond-0000", BINDING, SETTINGS)
     assert all(draft.result == [] for draft in (*ranked.queue, *ranked.rest))
-    assert all(0 <= draft.score < 0.01 for draft in ranked.queue)
-    by_slot = [d.score for d in ranked.rest]
-    assert by_slot == sorted(by_slot)
+    assert all(0 <= draft.score < 0.01 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT)
+    behind = [d.score for d in ranked.rest]
+    assert behind == sorted(behind)
 
 
 def test_during_the_cold_start_representative_photos_are_selected(heads: Heads) -> None:
@@ -227,11 +268,13 @@ def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chos
     means = {task: doubt[pool.unlabelled].mean() for task, doubt in doubts.items()}
     for draft in ranked.queue:
         position = draft.task_id - 1
+        if not draft.result[:-1]:
+            assert lines[draft.task_id] == "carcond-0001: no answer suggested, judge by the photo."
+            continue
         most = max(doubts, key=lambda task: doubts[task][position] / means[task])
         is_sure = probabilities[most][position].max() >= SURE
         uncertain = f"no photo left is much less sure ({most})" if is_sure else f"uncertain about {most}"
-        wanted = "Sampled at random" if draft.slot == EXPLORATION_SLOT else f"Chosen because {uncertain}."
-        assert wanted in lines[draft.task_id]
+        assert f"Chosen because {uncertain}." in lines[draft.task_id]
     assert {line.rpartition("about ")[2] for line in lines.values()} >= {"damage.", "cleanliness."}
     assert not any("Chosen" in lines[draft.task_id] for draft in ranked.rest)
 
@@ -241,8 +284,11 @@ def test_the_default_config_shows_confidences_and_no_reason_so_the_holdout_looks
     assert {draft.slot == EXPLORATION_SLOT for draft in ranked.queue} == {True, False}
     for draft in (*ranked.queue, *ranked.rest):
         (text,) = [region["value"]["text"][0] for region in draft.result if region["type"] == "textarea"]
-        assert re.fullmatch(r"[a-z ]+ \d+ %, (intact|damaged) \d+ % · carcond-0012", text)
-        assert [r["from_name"] for r in draft.result] == ["cleanliness", "damage", CONFIDENCE_TAG, SHOWN_TAG]
+        names = [r["from_name"] for r in draft.result]
+        answers = r"([a-z ]+ \d+ %|cleanliness: no suggestion), ((intact|damaged) \d+ %|damage: no suggestion)"
+        blank = "no answer suggested, judge by the photo"
+        assert re.fullmatch(rf"({answers if names[:-2] else blank}) · carcond-0012", text)
+        assert names[-2:] == [CONFIDENCE_TAG, SHOWN_TAG]
 
 
 def test_before_there_is_an_answer_there_is_no_confidence() -> None:
@@ -250,10 +296,10 @@ def test_before_there_is_an_answer_there_is_no_confidence() -> None:
     assert {len(draft.result) for draft in ranked.queue} == {0}
 
 
-def test_representative_photos_tell_that_they_are(heads: Heads) -> None:
-    for model in (heads, None):
-        ranked = rank(make_pool(labelled=5), model, "carcond-0001", bind_label_config(BOXES), SETTINGS)
-        lines = reasons(ranked)
-        chosen = [lines[draft.task_id] for draft in ranked.queue if draft.slot != EXPLORATION_SLOT]
-        assert chosen
-        assert all("representative" in line for line in chosen)
+def test_representative_photos_with_answers_tell_that_they_are(heads: Heads) -> None:
+    pool = make_pool(labelled=5)
+    ranked = rank(pool, heads, "carcond-0001", bind_label_config(BOXES), replace_min_confidence(0.0))
+    lines = reasons(ranked)
+    chosen = [lines[draft.task_id] for draft in ranked.queue if is_ordinary(pool, draft.task_id)]
+    assert chosen
+    assert all("representative" in line for line in chosen)

@@ -1,11 +1,13 @@
 import pytest
 
 from backend.loop.turn import TurnReport
+from backend.services import Services
 from carcond.data.split import HOLDOUT, TRAIN
 from carcond.errors import LabelConfigError
 from carcond.model.version_card import Labels, VersionCard
 from carcond.registry.registry import COLD_START_VERSION
 from tests.backend import label_configs
+from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import CLEANLINESS, Garage
 from tests.backend.http_server import Reply
@@ -57,7 +59,7 @@ def test_with_only_damage_labelled_only_damage_is_predicted(garage: Garage) -> N
     for task_id in ids[:8]:
         garage.studio.annotate(task_id, damage=garage.truth[task_id]["damage"])
     garage.settle()
-    assert all(set(garage.studio.words(task_id)) == {"damage"} for task_id in ids[8:])
+    assert all(set(words) == {"damage"} for words in garage.words(*ids[8:]))
 
 
 def test_the_loop_learns(garage: Garage) -> None:
@@ -69,8 +71,9 @@ def test_the_loop_learns(garage: Garage) -> None:
         garage.studio.words(task_id)
         == {"cleanliness": words[garage.truth[task_id]["cleanliness"]], "damage": garage.truth[task_id]["damage"]}
         for task_id in ids[30:]
+        if not garage.opens_blank(task_id)
     ]
-    assert sum(right) >= 24
+    assert sum(right) >= 0.8 * len(right) > 16
 
 
 # What Label Studio holds
@@ -90,7 +93,7 @@ def test_every_prediction_is_valid_under_the_projects_config(garage: Garage, nam
     ids = garage.add_photos(20)
     garage.label(*ids[:8])
     garage.settle()
-    assert all(len(garage.studio.words(task_id)) == 2 for task_id in ids[8:])
+    assert all(len(words) == 2 for words in garage.words(*ids[8:]))
     for task_id in ids[8:]:
         assert garage.studio.errors(task_id) == []
 
@@ -188,41 +191,78 @@ def test_a_refresh_gives_way(trained: tuple[Garage, list[int]]) -> None:
 # The hold-out
 
 
-def test_the_exploration_slot_is_filled_and_sticky(trained: tuple[Garage, list[int]]) -> None:
+def test_a_tenth_of_the_photos_is_held_out_when_they_arrive_and_waits_in_its_slot(
+    trained: tuple[Garage, list[int]],
+) -> None:
     garage, ids = trained
     drawn = garage.drawn()
+    assert len(drawn) in (2, 3)  # a tenth of the 28 that came without a label
+    assert drawn <= set(ids[12:])
     assert garage.explored() == drawn
-    assert len(drawn) == 2  # a tenth of the 28 that wait
     garage.label(*[task_id for task_id in ids[12:20] if task_id not in drawn])
     garage.settle()
     assert garage.drawn() == garage.explored() == drawn
-
-
-def test_a_labelled_exploration_photo_is_replaced(trained: tuple[Garage, list[int]]) -> None:
-    garage, _ = trained
-    before = garage.drawn()
-    one = min(before)
-    garage.label(one)
+    later = garage.add_photos(20)
     garage.settle()
-    assert before < garage.drawn()
-    assert len(garage.explored()) == len(before)
-    assert one not in garage.explored()
+    assert len(garage.drawn() - drawn) == 2
+    assert garage.drawn() - drawn <= set(later)
+
+
+def test_a_photo_that_comes_late_to_a_held_out_group_is_held_out(trained: tuple[Garage, list[int]]) -> None:
+    garage, ids = trained
+    held = min(garage.drawn())
+    (copy,) = garage.studio.import_photos(f"/data/{ids.index(held)}.jpg")
+    garage.settle()
+    assert copy in garage.drawn()
+    assert copy in garage.explored()
+
+
+def test_the_loop_goes_on_when_the_whole_holdout_is_labelled(trained: tuple[Garage, list[int]]) -> None:
+    garage, ids = trained
+    garage.label(*garage.explored())
+    report = garage.settle()
+    assert garage.explored() == set()
+    waiting = set(ids[12:]) - garage.drawn()
+    assert set(garage.studio.served()) <= waiting
+    garage.label(*waiting)
+    assert garage.settle().labelled == 40 > report.labelled
 
 
 def test_exploration_photos_are_measured_on_and_never_trained_on(trained: tuple[Garage, list[int]]) -> None:
     garage, ids = trained
-    for _ in range(3):
-        garage.label(*garage.explored())
-        garage.settle()
+    drawn = garage.drawn()
+    garage.label(*drawn)
+    garage.settle()
     rows = garage.rows()
-    drawn = garage.drawn() & rows.keys()
-    assert len(drawn) >= 4
     assert {rows[task_id]["side"] for task_id in drawn} == {HOLDOUT}
     assert {rows[task_id]["side"] for task_id in ids[:12]} == {TRAIN}
     version = garage.services.registry(PROJECT).current()
     assert version
     assert version.card.labels == Labels(train=12, holdout=len(drawn), unusable=0)
     assert version.card.holdout["damage"].photos == len(drawn)
+
+
+def test_an_answer_that_the_model_is_not_sure_of_is_left_to_the_annotator(
+    trained: tuple[Garage, list[int]], make_settings: MakeSettings
+) -> None:
+    garage, ids = trained
+    settings = make_settings(LABEL_STUDIO_URL=garage.server.url, CARCOND_PRELABEL_MIN_CONFIDENCE="0.6")
+    services = Services(settings)
+    services.api = garage.studio
+    garage.services = services
+    garage.label(next(i for i in ids[12:] if not garage.opens_blank(i)))
+    garage.settle()
+    version = services.registry(PROJECT).current()
+    assert version
+    task_ids, embeddings = services.store.embeddings(PROJECT, version.heads.encoder_id)
+    sure = dict(
+        zip(task_ids.tolist(), version.heads.probabilities(embeddings)["damage"].max(axis=1) >= 0.6, strict=True)
+    )
+    waiting = [i for i in ids[12:] if not garage.opens_blank(i) and i not in garage.rows()]
+    for task_id in waiting:
+        assert ("damage" in garage.studio.words(task_id)) == sure[task_id]
+    assert {bool(sure[task_id]) for task_id in waiting} == {True, False}
+    services.store.close()
 
 
 def test_the_card_of_a_version_is_checked_and_read_back_as_it_was_written(
@@ -341,7 +381,7 @@ def test_after_a_change_of_tags_and_fields_the_labels_are_read_anew(trained: tup
     garage.label(*ids[12:15])
     report = garage.settle()
     assert (report.version, report.labelled) == ("carcond-0002", 15)
-    assert all(set(garage.studio.words(task_id)) == {"wash_state", "dents"} for task_id in ids[15:])
+    assert all(set(words) == {"wash_state", "dents"} for words in garage.words(*ids[15:]))
     assert all(garage.studio.errors(task_id) == [] for task_id in ids[15:])
 
 
@@ -364,8 +404,9 @@ def test_a_changed_photo_is_looked_at_again(trained: tuple[Garage, list[int]]) -
 
 def test_a_changed_photo_is_predicted_again_by_the_same_version(trained: tuple[Garage, list[int]]) -> None:
     garage, ids = trained
-    changed = ids[20]
-    unlike = next(i for i in ids[12:] if garage.studio.words(i) != garage.studio.words(changed))
+    answered = [i for i in ids[12:] if not garage.opens_blank(i)]
+    changed = answered[0]
+    unlike = next(i for i in answered if garage.studio.words(i) != garage.studio.words(changed))
     garage.studio.change_photo(changed, f"/data/{ids.index(unlike)}.jpg")
     before = garage.studio.prediction(changed).id
     assert garage.settle().version == "carcond-0001"

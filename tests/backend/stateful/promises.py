@@ -7,7 +7,9 @@ import numpy as np
 
 from backend.label_studio.client import LabelStudioTask
 from backend.label_studio.label_config import bind_label_config
-from carcond.data.split import HOLDOUT, TRAIN
+from backend.loop.predictions import is_blank
+from carcond.data.split import HOLDOUT, TRAIN, draw_number
+from carcond.query.slots import EXPLORATION_SLOT
 from carcond.registry.registry import COLD_START_VERSION, Registry, Version, is_ours
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.stateful.site import UNREADABLE, Site
@@ -77,21 +79,24 @@ def _version_of(registry: Registry, labels: dict[int, dict[str, str]]) -> tuple[
 
 
 def check_predictions(site: Site) -> None:
-    """Each unlabelled task has one prediction of the version that serves, which is what this version says."""
+    """Each unlabelled task has one prediction of the version that serves, which is what this version says, or blank."""
     version = site.services.registry(PROJECT).current()
     name = version.name if version else COLD_START_VERSION
     waiting = [task for task in site.studio.tasks(PROJECT) if not task.annotations]
     readable = [task for task in waiting if task.data["image"] != UNREADABLE]
     if readable:
         assert site.studio.model_version == name
+    split = {photo.task_id: photo.side for photo in site.services.store.photos(PROJECT)}
     for task in readable:
         ours = [prediction for prediction in task.predictions if is_ours(prediction.model_version)]
         assert [prediction.model_version for prediction in ours].count(name) == 1
         assert len({prediction.slot for prediction in ours if prediction.slot is not None}) == 1
         (served,) = (prediction for prediction in ours if prediction.model_version == name)
         said = bind_label_config(site.studio.label_config).labels(site.studio.result_of(served))
-        assert said.keys() == (version.heads.by_task.keys() if version else set())
-        if version:
+        blank = is_blank(split[task.id] == HOLDOUT, draw_number(PROJECT, task.id))
+        assert said.keys() == (version.heads.by_task.keys() if version and not blank else set())
+        assert (served.slot == EXPLORATION_SLOT) == (split[task.id] == HOLDOUT)
+        if version and not blank:
             embedding = site.embed(task.data["image"])
             for question, rows in version.heads.probabilities(embedding[np.newaxis]).items():
                 classes = version.heads.by_task[question].task.class_keys
@@ -109,6 +114,10 @@ def check_web(site: Site) -> None:
     tasks: list[dict[str, Any]] = [{"id": task.id, "data": task.data} for task in site.studio.tasks(PROJECT)]
     body = {"project": f"{PROJECT}.1", "tasks": tasks, "label_config": site.studio.label_config}
     answer = site.web.post("/predict", json=body).get_json()
+    split = {photo.task_id: photo.side for photo in site.services.store.photos(PROJECT)}
     assert [bool(each["result"]) for each in answer["results"]] == [
-        version is not None and task["data"]["image"] != UNREADABLE for task in tasks
+        version is not None
+        and task["data"]["image"] != UNREADABLE
+        and not is_blank(split[task["id"]] == HOLDOUT, draw_number(PROJECT, task["id"]))
+        for task in tasks
     ]

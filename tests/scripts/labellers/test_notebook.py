@@ -4,7 +4,7 @@ from scripts.labellers.traffic import OpenedTask
 
 
 def served(task_id: int, queue: str = QUEUES[0]) -> OpenedTask:
-    return OpenedTask(task_id, {}, queue, "carcond-0001", 1, has_answers=True, is_fresh=True)
+    return OpenedTask(task_id, {}, queue, "carcond-0001", 1, has_answers=True, has_line=True, is_fresh=True)
 
 
 def kinds(notebook: Notebook) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_served_photo_is_read_with_the_slot_and_version_of_its_prediction() ->
     page = FakePage()
     page.answer("POST", NEXT, 200, ROW)
     assert page.served == [
-        OpenedTask(65, ROW["data"], "Task lock", "carcond-0002", 7, has_answers=True, is_fresh=True)  # type: ignore[arg-type]
+        OpenedTask(65, ROW["data"], "Task lock", "carcond-0002", 7, has_answers=True, has_line=False, is_fresh=True)  # type: ignore[arg-type]
     ]
     assert page.traffic.opened == page.served[0]
 
@@ -71,10 +71,10 @@ def test_a_photo_with_a_draft_is_not_fresh_and_one_without_a_prediction_has_no_a
     page.answer("POST", NEXT, 200, ROW | {"predictions": []})
     line = [{"type": "textarea"}, {"type": "choices", "from_name": SHOWN_TAG}]
     page.answer("POST", NEXT, 200, ROW | {"predictions": [{"id": 3, "result": line}]})
-    assert [(task.is_fresh, task.has_answers, task.slot) for task in page.served] == [
-        (False, True, 7),
-        (True, False, None),
-        (True, False, None),
+    assert [(task.is_fresh, task.has_answers, task.has_line, task.slot) for task in page.served] == [
+        (False, True, False, 7),
+        (True, False, False, None),
+        (True, False, True, None),
     ]
 
 
