@@ -83,6 +83,10 @@ class LiveReplay:
         """Rows of the dataset that are labelled and in the hold-out."""
         return self._pool[self.labelled & self.held]
 
+    def training_rows(self) -> IntArray:
+        """Rows of the dataset that are labelled and trained on."""
+        return self._pool[self.labelled & ~self.held]
+
     def _next_publish(self, done: int, target: int) -> int:
         if done < _EXACT_LABELS:
             return self._published_at + self._settings.publish_every
@@ -105,7 +109,7 @@ class LiveReplay:
 
     def _publish(self) -> None:
         self._published_at = int(self.labelled.sum())
-        train = self._pool[self.labelled & ~self.held]
+        train = self.training_rows()
         heads = fit(self._dataset, train, self.holdout_rows(), self._seed)
         candidate = fitted(heads)
         if candidate:
