@@ -8,11 +8,11 @@ import numpy as np
 
 from carcond.analysis.live_replay import LiveReplay, LiveSettings
 from carcond.analysis.replay import label_counts, measure_full, replay
-from carcond.analysis.replay_heads import EVERYTHING, METRICS, fit, fitted, measure
+from carcond.analysis.replay_heads import EVERYTHING, METRICS, fit, fitted, measure, predict
 from carcond.analysis.replay_set import FOLDS, ReplayDataset
 from carcond.analysis.simulation_report import labels_needed, mean_and_band
 from carcond.arrays import FloatArray, IntArray
-from carcond.evaluation.calibration import negative_log_likelihood
+from carcond.evaluation.calibration import calibration_error, negative_log_likelihood
 from carcond.model.heads import Head
 from carcond.model.single_thread import one_core
 from carcond.query.strategy import parse_strategy
@@ -24,8 +24,9 @@ _SHOWN = (10, 20, 30, 50, 100, 200, 400)
 _PUBLISH_SHOWN = (20, 50, 100, 200)
 _CALIBRATED = (50, 100, 150, 200, 400)
 _HOLDOUT = (100, 400, 1000)
+_PUBLISH_ECE = (50, 100, 200)
 _SHARE = 0.95
-_MACRO_F1, _ECE = METRICS.index("macro_f1"), METRICS.index("ece")
+_MACRO_F1 = METRICS.index("macro_f1")
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -37,18 +38,22 @@ class LiveRun:
     """One run of the live service, measured after R numbers of labels.
 
     Attributes:
-        metrics: `METRICS` on the test photos ``(R, 3)``.
-        training_ece: calibration error with a temperature chosen on training labels alone ``(R,)``.
-        accuracy_gap: accuracy on the labelled hold-out minus that on the test photos ``(R,)``; NaN without a head.
-        nll_gap: the same of the negative log-likelihood, as a version's card has it ``(R,)``.
-        own_nll_gap: the same with the temperature that the hold-out's own labels had a part in ``(R,)``.
+        macro_f1: on the test photos ``(R,)``.
+        truth: classes of the test photos ``(T,)``.
+        probabilities: number of labels -> probabilities of the test photos ``(T, K)``.
+        training_probabilities: the same with a temperature chosen on training labels alone.
+        gaps: `GAPS` of the labelled hold-out minus those of the test photos ``(R, 3)``; NaN without a head.
     """
 
-    metrics: FloatArray
-    training_ece: FloatArray
-    accuracy_gap: FloatArray
-    nll_gap: FloatArray
-    own_nll_gap: FloatArray
+    macro_f1: FloatArray
+    truth: IntArray
+    probabilities: Mapping[int, FloatArray]
+    training_probabilities: Mapping[int, FloatArray]
+    gaps: FloatArray
+
+
+GAPS = ("accuracy, points", "negative log-likelihood", "the same, by the temperature that serves")
+"""Figures of the hold-out. The second is that of a version's card; labels of the hold-out had a part in the third."""
 
 
 def figures(sets: Mapping[str, ReplayDataset], seeds: int, say: Say) -> str:
@@ -65,7 +70,7 @@ def figures(sets: Mapping[str, ReplayDataset], seeds: int, say: Say) -> str:
             splits = [dataset.for_seed(seed) for seed in range(seeds)]
             for table, rows in zip(tables, _set_rows(name, splits, say), strict=True):
                 table.extend(rows)
-    publishing = [f"{figure} at {count}" for figure in ("macro-F1", "ECE") for count in _PUBLISH_SHOWN]
+    publishing = [*(f"macro-F1 at {count}" for count in _PUBLISH_SHOWN), *(f"ECE at {count}" for count in _PUBLISH_ECE)]
     headings = [
         ["macro-F1", "strategy", *map(str, _SHOWN), f"labels needed for {_SHARE:.0%} of it with all labels"],
         ["live", "labels between versions", *publishing],
@@ -94,32 +99,33 @@ def run_live(dataset: ReplayDataset, settings: LiveSettings, seed: int, counts: 
     """
     service = LiveReplay(dataset, settings, seed)
     (key,) = dataset.labels
-    metrics, training_ece, gaps = [], [], []
+    labels = dataset.labels[key]
+    test = np.flatnonzero(dataset.measured() & labels.known)
+    macro_f1, gaps = [], []
+    served, alone = {}, {}
     for count in counts:
         heads = service.label(count)
-        metrics.append(_of_one_task(measure(dataset, heads))[EVERYTHING])
-        alone = metrics[-1]
+        macro_f1.append(measure(dataset, heads)[key][EVERYTHING][_MACRO_F1])
+        gaps.append(_gaps(dataset, fitted(heads).get(key), test, service.holdout_rows()))
         if count in _CALIBRATED:
-            nothing = np.empty(0, dtype=np.int64)
-            alone = _of_one_task(measure(dataset, fit(dataset, service.training_rows(), nothing, seed)))[EVERYTHING]
-        training_ece.append(alone[_ECE])
-        gaps.append(_gaps(dataset, fitted(heads).get(key), service.holdout_rows()))
-    accuracy_gap, nll_gap, own_nll_gap = np.array(gaps).T
-    return LiveRun(np.stack(metrics), np.array(training_ece), accuracy_gap, nll_gap, own_nll_gap)
+            uncorrected = fit(dataset, service.training_rows(), test[:0], seed)
+            served[count], alone[count] = (
+                predict(each.get(key), dataset.embeddings[test], len(labels.task.classes))
+                for each in (heads, uncorrected)
+            )
+    return LiveRun(np.array(macro_f1), labels.indices[test], served, alone, np.array(gaps))
 
 
-def _gaps(dataset: ReplayDataset, head: Head | None, held: IntArray) -> tuple[float, float, float]:
-    """The last three figures of `LiveRun`."""
-    (labels,) = dataset.labels.values()
+def _gaps(dataset: ReplayDataset, head: Head | None, test: IntArray, held: IntArray) -> tuple[float, ...]:
     if head is None:
-        return np.nan, np.nan, np.nan
-    test = np.flatnonzero(dataset.measured() & labels.known)
+        return (np.nan,) * len(GAPS)
+    (labels,) = dataset.labels.values()
     truth, stated = labels.indices[test], labels.indices[held]
     on_test, own = head.probabilities(dataset.embeddings[test]), head.probabilities(dataset.embeddings[held])
     clean = head.holdout_probabilities(dataset.embeddings[held], dataset.groups[held])
     nll = negative_log_likelihood(on_test, truth)
     accuracy = float((own.argmax(axis=1) == stated).mean() - (on_test.argmax(axis=1) == truth).mean())
-    return accuracy, negative_log_likelihood(clean, stated) - nll, negative_log_likelihood(own, stated) - nll
+    return 100 * accuracy, negative_log_likelihood(clean, stated) - nll, negative_log_likelihood(own, stated) - nll
 
 
 def _set_rows(name: str, splits: Sequence[ReplayDataset], say: Say) -> list[list[list[str]]]:
@@ -144,26 +150,34 @@ def _set_rows(name: str, splits: Sequence[ReplayDataset], say: Say) -> list[list
         for seed, split in enumerate(splits):
             say(f"{name}: live, a version every {every} labels, seed {seed}")
             live.append(run_live(split, LiveSettings(publish_every=every), seed, at))
-        f1, ece = (np.stack([run.metrics[:, column] for run in live]) for column in (_MACRO_F1, _ECE))
-        published.append([name, str(every), *_means(at, f1, _PUBLISH_SHOWN), *_means(at, ece, _PUBLISH_SHOWN)])
+        f1 = np.stack([run.macro_f1 for run in live])
+        calibrated = _calibration([run.probabilities for run in live], live)
+        published.append([name, str(every), *_means(at, f1, _PUBLISH_SHOWN), *_cells(calibrated, _PUBLISH_ECE)])
         if is_default:
             strategies.append(_strategy_row(name, "live", counts, f1[:, : len(counts)], target))
-            alone = np.stack([run.training_ece for run in live])
+            alone = _calibration([run.training_probabilities for run in live], live)
             calibration = [
-                [name, "training labels alone", *_means(at, alone, _CALIBRATED)],
-                [name, "training labels and hold-out", *_means(at, ece, _CALIBRATED)],
+                [name, "training labels alone", *_cells(alone, _CALIBRATED)],
+                [name, "training labels and hold-out", *_cells(calibrated, _CALIBRATED)],
             ]
-            holdout = _holdout_rows(name, at, live)
+            gaps = np.stack([run.gaps for run in live])
+            holdout = [[name, gap, *_with_bands(at, gaps[:, :, column])] for column, gap in enumerate(GAPS)]
     return [strategies, published, calibration, holdout]
 
 
-def _holdout_rows(name: str, counts: Sequence[int], live: Sequence[LiveRun]) -> list[list[str]]:
-    figures = {
-        "accuracy, points": 100 * np.stack([run.accuracy_gap for run in live]),
-        "negative log-likelihood": np.stack([run.nll_gap for run in live]),
-        "the same, by the temperature that serves": np.stack([run.own_nll_gap for run in live]),
-    }
-    return [[name, figure, *_with_bands(counts, runs)] for figure, runs in figures.items()]
+def _calibration(probabilities: Sequence[Mapping[int, FloatArray]], live: Sequence[LiveRun]) -> dict[int, float]:
+    """Number of labels -> calibration error over all test folds of a deal, the mean over the deals.
+
+    On one fold of a hundred photos chance alone gives an error of .06, although it is debiased.
+    """
+    errors: dict[int, float] = {}
+    for count in probabilities[0]:
+        by_deal = []
+        for first in range(0, len(live), FOLDS):
+            told = np.concatenate([each[count] for each in probabilities[first : first + FOLDS]])
+            by_deal.append(calibration_error(told, np.concatenate([r.truth for r in live[first : first + FOLDS]])))
+        errors[count] = float(np.mean(by_deal))
+    return errors
 
 
 def _strategy_row(name: str, strategy: str, counts: Sequence[int], runs: FloatArray, target: float) -> list[str]:
@@ -172,9 +186,13 @@ def _strategy_row(name: str, strategy: str, counts: Sequence[int], runs: FloatAr
 
 
 def _means(counts: Sequence[int], runs: FloatArray, shown: Sequence[int]) -> list[str]:
-    """Means over the seeds of `runs` ``(S, R)`` at the counts that are shown; empty where none was measured."""
-    mean = dict(zip(counts, runs.mean(axis=0), strict=True))
-    return [f"{mean[count]:.3f}".removeprefix("0") if count in mean else "" for count in shown]
+    """Means over the seeds of `runs` ``(S, R)`` at the counts that are shown."""
+    return _cells(dict(zip(counts, runs.mean(axis=0).tolist(), strict=True)), shown)
+
+
+def _cells(values: Mapping[int, float], shown: Sequence[int]) -> list[str]:
+    """The values at the counts that are shown; empty where none was measured."""
+    return [f"{values[count]:.3f}".removeprefix("0") if count in values else "" for count in shown]
 
 
 def _with_bands(counts: Sequence[int], runs: FloatArray) -> list[str]:

@@ -56,7 +56,7 @@ def measure(dataset: ReplayDataset, heads: ReplayHeads) -> dict[str, dict[str, F
     measured: dict[str, dict[str, FloatArray]] = {}
     for key, labels in dataset.labels.items():
         photos = np.flatnonzero(dataset.measured() & labels.known)
-        probabilities = _probabilities(heads.get(key), dataset.embeddings[photos], len(labels.task.classes))
+        probabilities = predict(heads.get(key), dataset.embeddings[photos], len(labels.task.classes))
         measured[key] = {}
         for name, members in (everything | dict(dataset.slices)).items():
             chosen = members[photos]
@@ -65,7 +65,8 @@ def measure(dataset: ReplayDataset, heads: ReplayHeads) -> dict[str, dict[str, F
     return measured
 
 
-def _probabilities(head: Head | int | None, embeddings: FloatArray, class_count: int) -> FloatArray:
+def predict(head: Head | int | None, embeddings: FloatArray, class_count: int) -> FloatArray:
+    """Probabilities ``(N, K)``; certain of the only class before there is a head, and even before there is a label."""
     if isinstance(head, Head):
         return head.probabilities(embeddings)
     if head is None:

@@ -64,7 +64,9 @@ def test_the_holdout_of_a_run_is_compared_with_its_test_photos() -> None:
     test = np.arange(250) % 5 == 0
     turned = TaskLabels(DAMAGE, np.where(test, 1 - damage, damage))
     run = run_live(ReplayDataset(embeddings, {"damage": turned}, np.arange(250), test), LiveSettings(), 0, [20, 100])
-    assert run.accuracy_gap == pytest.approx([1, 1], abs=0.05)
-    assert (run.nll_gap < -1).all()
-    assert run.metrics[:, 0] == pytest.approx([0, 0], abs=0.05)
-    assert run.training_ece[1] != run.metrics[1, 2]
+    assert run.gaps[:, 0] == pytest.approx([100, 100], abs=5)
+    assert (run.gaps[:, 1] < -1).all()
+    assert run.macro_f1 == pytest.approx([0, 0], abs=0.05)
+    assert set(run.probabilities) == {100}
+    assert run.probabilities[100].shape == (50, 2)
+    assert not np.array_equal(run.probabilities[100], run.training_probabilities[100])
