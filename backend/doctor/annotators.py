@@ -57,7 +57,11 @@ def check_annotators(project: ProjectExamination) -> Iterator[Finding]:
     """Check that every annotator gets the hold-out's share of photos."""
     services = project.whole.services
     share = 1 / (services.settings.slots + 1)
-    drawn = {photo.task_id for photo in services.store.photos(project.id) if photo.drawn}
+    photos = services.store.photos(project.id)
+    drawn = {photo.task_id for photo in photos if photo.drawn}
+    if drawn <= {row.task_id for row in services.store.annotations(project.id)}:
+        yield fine("no photo of the hold-out is left to label")
+        return
     shares = drawn_shares(
         services.store.annotations(project.id), model_selected_tasks(services.store, project.id), drawn
     )

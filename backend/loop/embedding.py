@@ -241,7 +241,7 @@ def _wait(failures: int) -> float:
 
 
 def _group_new_photos(store: Store, project_id: int) -> None:
-    """Group photos of the same car and near-duplicates; new members join the split of their group."""
+    """Group photos of the same car and near-duplicates."""
     new = store.ungrouped_photos(project_id)
     if not new:
         return
@@ -250,13 +250,8 @@ def _group_new_photos(store: Store, project_id: int) -> None:
     groups = assign_groups(
         [_likeness(p) for p in new], [_likeness(p) for p in grouped], [p.group or 0 for p in grouped]
     )
-    side_by_group = {p.group: p.side for p in grouped if p.side}
     store.update_photos(
-        project_id,
-        [
-            {"task_id": photo.task_id, "group": group, "side": photo.side or side_by_group.get(group)}
-            for photo, group in zip(new, groups, strict=True)
-        ],
+        project_id, [{"task_id": photo.task_id, "group": group} for photo, group in zip(new, groups, strict=True)]
     )
 
 

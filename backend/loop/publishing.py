@@ -25,6 +25,9 @@ from carcond.store.tables import PredictionRow
 
 logger = logging.getLogger(__name__)
 
+# Scores are published with six digits.
+_SCORE_TOLERANCE = 1e-6
+
 Finish = Callable[[PredictionDraft], PredictionDraft]
 """Completes a draft just before it is written, in several threads: adds slow parts, while other writes wait."""
 
@@ -146,14 +149,19 @@ def is_current(draft: PredictionDraft, rows: Sequence[PredictionRow], exploratio
     Args:
         draft: what it should hold.
         rows: our predictions of the draft's task.
-        exploration_slot: moving from one of the other slots to another is not worth a write.
+        exploration_slot: moving from one of the other slots to another is not worth a write. In this slot a photo has
+            one score for ever: with another, an earlier release has published it with answers.
     """
     of_version = [row for row in rows if row.model_version == draft.model_version]
     slots = {row.slot for row in rows if row.slot is not None}
     if len(of_version) != 1 or len(slots) > 1:
         return False
-    slot = of_version[0].slot
-    return (slot is None) == (draft.slot is None) and (slot == exploration_slot) == (draft.slot == exploration_slot)
+    (row,) = of_version
+    if draft.slot == exploration_slot and abs((row.score or 0.0) - draft.score) > _SCORE_TOLERANCE:
+        return False
+    return (row.slot is None) == (draft.slot is None) and (row.slot == exploration_slot) == (
+        draft.slot == exploration_slot
+    )
 
 
 def _row_to_move(

@@ -19,7 +19,7 @@ from backend.loop.damage_boxes import DamageBoxes
 from backend.loop.embedding import Progress, embed_new_photos, unseen_photos
 from backend.loop.encoder_trial import candidate_encoder, labels_learnt
 from backend.loop.next_in_line import open_tasks
-from backend.loop.predictions import RankedDrafts, queue_settings, rank_drafts
+from backend.loop.predictions import RankedDrafts, rank_drafts
 from backend.loop.publishing import Publisher, is_current
 from backend.loop.refit import Refitter, hold_pin
 from backend.loop.sync import sync_project
@@ -28,10 +28,9 @@ from backend.snapshot import Snapshot, model_selected_tasks
 from carcond.data.split import assign_splits, draw_holdout, split_imported
 from carcond.errors import EncoderError, LabelStudioError, ModelMirrorError, ProjectGoneError, RegistryError
 from carcond.fault_points import reach
-from carcond.query.live_queue import exploration_size
 from carcond.query.slots import EXPLORATION_SLOT
 from carcond.registry.registry import COLD_START_VERSION, Version, is_ours, pin_words
-from carcond.store.tables import Photo, PredictionRow
+from carcond.store.tables import PredictionRow
 from carcond.taxonomy import TASKS
 
 logger = logging.getLogger(__name__)
@@ -126,8 +125,8 @@ class Loop:
             # It has taken over, or somebody has rolled back meanwhile.
             left = self._embed(version.heads.encoder_id)
             snapshot = self._snapshot(version.heads.encoder_id)
+            self._settle(snapshot)
         watch.lap("refit")
-        self._explore(snapshot)
         served = project.model_version
         opened = open_tasks(self._store, self._project_id, served, snapshot.unlabelled, datetime.now(UTC))
         stored = self._predictions()
@@ -174,8 +173,7 @@ class Loop:
         stored = self._predictions()
         ranked = self._rank(snapshot, version, binding, stored)
         drafts = _not_current([*ranked.queue, *ranked.rest, *self._unreadable(snapshot, ranked)], stored)
-        # First those with two predictions: they have been next in line, and a page may have one of them open.
-        drafts.sort(key=lambda draft: len(stored.get(draft.task_id, ())) < 2)
+        drafts.sort(key=lambda draft: _lateness(draft, stored.get(draft.task_id, ())))
         self._progress("refreshing predictions", 0, len(drafts))
         left = self._publisher(snapshot, version, binding).refresh(
             drafts, interrupted, lambda done: self._progress("refreshing predictions", done, len(drafts))
@@ -244,24 +242,16 @@ class Loop:
         return Snapshot.take(self._store, self._project_id, encoder_id)
 
     def _settle(self, snapshot: Snapshot) -> None:
-        """Assign labelled photos to train or hold-out, permanently."""
+        """Assign photos that have arrived to train or hold-out, permanently."""
         asked = model_selected_tasks(self._store, self._project_id)
         classes = {task_id: label.classes for task_id, label in snapshot.labels.items()}
         generator = np.random.default_rng((self._project_id, sum(p.side is not None for p in snapshot.photos)))
-        held_out = split_imported(snapshot.photos, classes, asked, generator)
-        self._keep_sides([*held_out, *assign_splits(snapshot.photos, snapshot.labels)])
-
-    def _keep_sides(self, photos: Sequence[Photo]) -> None:
-        changes = [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in photos]
-        self._store.update_photos(self._project_id, changes)
-
-    def _explore(self, snapshot: Snapshot) -> None:
-        """Keep the exploration slot filled."""
-        unlabelled = snapshot.unlabelled
-        wanted = exploration_size(len(unlabelled), queue_settings(self._services.settings))
-        drawn_before = sum(photo.drawn for photo in snapshot.photos)
-        generator = np.random.default_rng((self._project_id, drawn_before))
-        self._keep_sides(draw_holdout(snapshot.photos, unlabelled, wanted, generator))
+        changed = split_imported(snapshot.photos, classes, asked, generator)
+        changed += assign_splits(snapshot.photos, snapshot.labels)
+        changed += draw_holdout(snapshot.photos)
+        self._store.update_photos(
+            self._project_id, [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in changed]
+        )
 
     def _rank(
         self,
@@ -320,6 +310,17 @@ class _Stopwatch:
 def _not_current(drafts: Sequence[PredictionDraft], stored: _Stored) -> list[PredictionDraft]:
     """Drafts that Label Studio does not hold yet, as far as the queue is concerned."""
     return [draft for draft in drafts if not is_current(draft, stored.get(draft.task_id, ()), EXPLORATION_SLOT)]
+
+
+def _lateness(draft: PredictionDraft, rows: Sequence[PredictionRow]) -> int:
+    """0 for photos that a refresh moves first.
+
+    First those that were sampled for the hold-out while other slots served them with answers, then those with two
+    predictions: they have been next in line, and a page may have one of them open.
+    """
+    if draft.slot == EXPLORATION_SLOT and any(row.slot for row in rows):
+        return 0
+    return 1 if len(rows) > 1 else 2
 
 
 def _name(version: Version | None) -> str:

@@ -12,15 +12,11 @@ import numpy as np
 from carcond.analysis.replay_heads import ReplayHeads, fit, fitted
 from carcond.analysis.replay_set import ReplayDataset
 from carcond.arrays import BoolArray, IntArray
+from carcond.data.split import HOLDOUT_SHARE
 from carcond.evaluation.gate import ModelOnHoldout, evaluate_candidate
 from carcond.model.heads import Head, Heads
 from carcond.query.live_queue import Pool, QueueSettings, rank_pool, served_order
-from carcond.query.slots import EXPLORATION_SLOT
 
-# Share of the groups that is held out, sampled at random before anything is labelled.
-_HOLDOUT_SHARE = 0.1
-# Photos of the hold-out in the queue.
-_HOLDOUT_WAITING = 4
 # Beyond this number of labels a version is published after each further tenth of them, and for each measurement: a
 # tenth changes little, and fits are slow by then.
 _EXACT_LABELS, _LATER_SHARE = 200, 0.1
@@ -57,8 +53,9 @@ class LiveReplay:
         self._dataset, self._settings, self._seed = dataset, settings, seed
         self._pool = dataset.pool()
         self._embeddings = dataset.embeddings[self._pool]
-        self._holdout_order = _draw_holdout(dataset.groups[self._pool], np.random.default_rng(seed))
-        self.held: BoolArray = np.isin(np.arange(len(self._pool)), self._holdout_order)
+        generator = np.random.default_rng(seed)
+        self.held = _draw_holdout(dataset.groups[self._pool], generator)
+        self._draws = generator.random(len(self._pool), dtype=np.float32)
         self.labelled: BoolArray = np.zeros(len(self._pool), dtype=bool)
         self.heads: ReplayHeads = {}
         self.refused = 0
@@ -99,7 +96,7 @@ class LiveReplay:
         A queue that is used up is published again, also without new heads.
         """
         for _ in range(count):
-            if not self._left or not any(self._waiting.values()):
+            if not self._left:
                 self._publish_queue()
             self._left -= 1
             waiting = [slot for slot, photos in self._waiting.items() if photos]
@@ -145,24 +142,16 @@ class LiveReplay:
 
     def _publish_queue(self) -> None:
         probabilities = {key: head.probabilities(self._embeddings) for key, head in fitted(self.heads).items()}
-        unlabelled = ~self.labelled
-        # The hold-out is served in the order of the draw: the queue is shown only those that come next.
-        next_drawn = self._holdout_order[unlabelled[self._holdout_order]]
-        next_drawn = next_drawn[:_HOLDOUT_WAITING]
-        drawn = np.isin(np.arange(len(self._pool)), next_drawn)
         kept_slots = np.zeros(len(self._pool), dtype=np.int64)
-        pool = Pool(self._embeddings, unlabelled, self.held, drawn, kept_slots)
+        pool = Pool(self._embeddings, ~self.labelled, self.held, self._draws, kept_slots)
         queue = rank_pool(pool, probabilities, self._settings.queue, self._seed)
         order = served_order(np.concatenate([queue.positions, queue.rest]), queue.slots, queue.scores)
-        order = order[~self.held[order]]
         slots = queue.slots[order]
         self._waiting = {int(slot): order[slots == slot][::-1].tolist() for slot in np.unique(slots)}
-        self._waiting[EXPLORATION_SLOT] = next_drawn[::-1].tolist()
         self._left = self._settings.queue.size
 
 
-def _draw_holdout(groups: IntArray, generator: np.random.Generator) -> IntArray:
-    """Positions of a tenth of the groups ``(N,)``, in the order of the draw."""
+def _draw_holdout(groups: IntArray, generator: np.random.Generator) -> BoolArray:
+    """``(P,)``, True for the photos of a tenth of the groups ``(P,)``, at least one."""
     drawn = generator.permutation(np.unique(groups))
-    drawn = drawn[: max(1, round(len(drawn) * _HOLDOUT_SHARE))]
-    return np.concatenate([np.flatnonzero(groups == group) for group in drawn])
+    return np.isin(groups, drawn[: max(1, round(len(drawn) * HOLDOUT_SHARE))])

@@ -1,10 +1,12 @@
 """The split ledger: a photo is in train or in hold-out for ever, and its near-duplicates with it.
 
-The hold-out is sampled at random: from the unlabelled pool, to be labelled through the exploration slot, and from
-imported labels that no model selected. So a score on it is unbiased. All other labelled photos are for training:
-those that a model selected are harder than the pool.
+The split is settled when photos arrive, before any model has seen them: a tenth of their groups, sampled at random, is
+held out, to be labelled through the exploration slot. Of imported labels that no model selected it is a fifth. So a
+score on the hold-out is unbiased. All other photos are for training: those that a model selects are harder than the
+pool.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,6 +20,9 @@ HOLDOUT = "holdout"
 """Split that the model is measured on and never fitted on."""
 TRAIN = "train"
 """Split that heads are fitted on."""
+
+HOLDOUT_SHARE = 0.1
+"""Share of the groups that is held out on arrival: the exploration slot's share of the labels, so both end together."""
 
 LEAST_IMPORTED = 25
 """Minimum number of imported labels before 20 % are held out; 20 % of fewer would be too small to measure on."""
@@ -43,7 +48,7 @@ def split_imported(
         generator: random generator.
 
     Returns:
-        The changed photos: those held out and the rest of their groups. `assign_splits` puts the others into train.
+        The changed photos: those held out and the rest of their groups. `assign_splits` assigns the others to train.
     """
     imported = labels.keys() - set(asked)
     if len(imported) < LEAST_IMPORTED:
@@ -90,9 +95,10 @@ def _indispensable(photos: Mapping[int, Photo], labels: Mapping[int, Classes], d
 
 
 def assign_splits(photos: Sequence[Photo], labelled: Collection[int]) -> list[Photo]:
-    """Assign labelled photos and their groups to a split: train, unless their group was sampled for the hold-out.
+    """Assign photos that are labelled already, and photos whose group has a split, with the rest of their groups.
 
-    A photo that joins a group later, or returns to it, takes the group's split too.
+    A photo that joins a group later, or returns to it, takes the group's split. All other labelled photos train: they
+    were labelled, and maybe with a model's answer in sight, before they could be sampled.
 
     Args:
         photos: of one project; changed in place.
@@ -102,44 +108,47 @@ def assign_splits(photos: Sequence[Photo], labelled: Collection[int]) -> list[Ph
         The changed photos.
     """
     sides = {p.group: p.side for p in photos if p.side is not None}
+    sampled = {p.group for p in photos if p.drawn}
     for photo in photos:
         if photo.task_id in labelled:
             sides.setdefault(photo.group, TRAIN)
     changed = [p for p in photos if p.side is None and p.group is not None and p.group in sides]
     for photo in changed:
-        photo.side = sides[photo.group]
+        photo.side, photo.drawn = sides[photo.group], photo.group in sampled
     return changed
 
 
-def draw_holdout(
-    photos: Sequence[Photo], unlabelled: Collection[int], wanted: int, generator: np.random.Generator
-) -> list[Photo]:
-    """Randomly sample photos for the hold-out until `wanted` of the unlabelled ones are in it.
+def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
+    """Settle all groups that have no split yet: a tenth is sampled for the hold-out, the others train.
 
-    A sampled photo stays in the sample until it is labelled: sampling again would favour the photos that
-    are served first, which are the uncertain ones.
+    The sample is those with the smallest `draw_number`, so a turn that was killed before it kept the split draws the
+    same again. Fewer than ten new groups have a chance of a tenth each. A project of ten groups or more has at least
+    one in the hold-out.
 
     Args:
-        photos: of one project; changed in place.
-        unlabelled: task ids that can be labelled.
-        wanted: number of sampled photos that should await a label.
-        generator: random generator.
+        photos: of one project; changed in place. Those without a group wait for it.
 
     Returns:
-        The changed photos: those sampled, and the rest of their groups.
+        The changed photos.
     """
-    waiting = [p for p in photos if p.drawn and p.task_id in unlabelled]
     settled = {p.group for p in photos if p.side is not None}
-    changed: list[Photo] = []
-    for _ in range(wanted - len(waiting)):
-        eligible = [p for p in photos if p.group is not None and p.group not in settled and p.task_id in unlabelled]
-        if not eligible:
-            break
-        drawn = eligible[int(generator.integers(len(eligible)))]
-        drawn.drawn = True
-        settled.add(drawn.group)
-        for photo in photos:
-            if photo.group == drawn.group:
-                photo.side = HOLDOUT
-                changed.append(photo)
+    groups = sorted({p.group for p in photos if p.group is not None and not p.gone} - settled)
+    if not groups:
+        return []
+    project_id = photos[0].project_id
+    count = int(len(groups) * HOLDOUT_SHARE + draw_number(project_id, groups[0], len(groups)))
+    if not any(p.drawn for p in photos) and (len(groups) + len(settled)) * HOLDOUT_SHARE >= 1:
+        count = max(count, 1)
+    sampled = set(sorted(groups, key=lambda group: draw_number(project_id, group))[:count])
+    new = set(groups)
+    changed = [p for p in photos if p.group in new]
+    for photo in changed:
+        photo.drawn = photo.group in sampled
+        photo.side = HOLDOUT if photo.drawn else TRAIN
     return changed
+
+
+def draw_number(*key: int) -> float:
+    """Random number in 0..1 (1 excluded), the same for the same key in every process for ever."""
+    digest = hashlib.blake2b(":".join(map(str, key)).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 11) / 2**53

@@ -2,8 +2,8 @@
 
 The loop publishes its answer to Label Studio, `carcond simulate` replays it as the strategy `live`, and the dashboard
 shows its reasons. Photos are selected by margin (`_uncertainty`), combined over the tasks. Until
-`QueueSettings.cold_start_labels` photos are labelled, representative ones are selected instead: the uncertainty of a
-model that has seen almost nothing is worse than chance (arXiv 2210.02442). Until
+`QueueSettings.cold_start_labels` photos are labelled, representative ones are served instead, in their order: the
+uncertainty of a model that has seen almost nothing is worse than chance (arXiv 2210.02442). Until
 `QueueSettings.diversity_until_labels` are, the batch is spread over clusters of similar photos (arXiv 2401.14555);
 then the smallest margins alone decide.
 """
@@ -23,12 +23,6 @@ Cause = Literal["holdout", "representative", "uncertain"]
 
 # Uncertainty by which photos are selected, see `carcond.query.uncertainty.SCORES`.
 _uncertainty = margin
-
-MAX_EXPLORATION = 4
-"""Maximum number of randomly sampled photos that wait for a label.
-
-The few most confident of them are served last, and more of them would make the hold-out look harder than the pool.
-"""
 
 # The smallest difference between scores that orders photos: Label Studio keeps six digits.
 _SCORE_STEP = np.float32(1e-6)
@@ -60,16 +54,17 @@ class Pool:
     Attributes:
         embeddings: ``(N, D)``.
         unlabelled: ``(N,)``, True for photos that still want a label; skipped ones do not.
-        reserved: ``(N,)``, True for photos of the hold-out: never selected by uncertainty.
-        drawn: ``(N,)``, True for photos sampled at random for the hold-out: they go into the exploration slot.
+        holdout: ``(N,)``, True for photos of the hold-out. They wait in the exploration slot, and no model has a say in
+            their order.
+        draws: ``(N,)`` random numbers in 0..1, the same for a photo for ever: the hold-out's order.
         kept_slots: ``(N,)`` slots of photos that may be open on a page, 0 for all others. They stay in their slot, or
             a label would be counted for a slot that it was not served from.
     """
 
     embeddings: FloatArray
     unlabelled: BoolArray
-    reserved: BoolArray
-    drawn: BoolArray
+    holdout: BoolArray
+    draws: FloatArray
     kept_slots: IntArray
 
 
@@ -93,10 +88,12 @@ class LiveQueue:
     Attributes:
         positions: rows of the pool in the queue ``(Q,)``, one photo of each slot first.
         reasons: of each photo in the queue, Q of them.
-        rest: rows of the other unlabelled photos, most informative first; they stand behind the queue in its slots.
+        rest: rows of the other unlabelled photos, most informative first, then those of the hold-out; they stand behind
+            the queue in its slots.
         slots: slot of each unlabelled photo ``(N,)``.
-        scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. With a model it is the joint confidence,
-            of photos behind the queue never below the queue's last in the same slot.
+        scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. It is the joint confidence, of photos
+            behind the queue never below the queue's last in the same slot; during the cold start the rank in
+            representative order, in steps of 1e-6. In the exploration slot it is in the order of the draw, 0.5..1.
     """
 
     positions: IntArray
@@ -116,52 +113,49 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
         seed: of k-means.
     """
     cold_start = is_cold_start(pool, probabilities, settings)
+    kept_slots = pool.kept_slots
     if cold_start:
         preference = representative_order(pool.embeddings, settings.cold_start_labels, seed)
-        considered = settings.size
+        preference = preference[~pool.holdout[preference]]
+        dealt = _dealt_in_order(preference, settings.slots, len(pool.unlabelled))
+        kept_slots = np.where(kept_slots > 0, kept_slots, dealt)
+        scores = _ranks(preference, len(pool.unlabelled))
+        preference = preference[pool.unlabelled[preference]]
     else:
-        unlabelled = np.flatnonzero(pool.unlabelled)
-        scores = combine_tasks(
-            {task: _uncertainty(rows[np.newaxis, unlabelled]) for task, rows in probabilities.items()}
-        )
-        preference = unlabelled[np.argsort(-scores, kind="stable")]
-        considered = settings.size * settings.candidate_factor
+        scores = joint_confidence(probabilities)
+        preference = _most_uncertain_first(probabilities, pool)
+    held = np.flatnonzero(pool.unlabelled & pool.holdout)
+    held = held[np.argsort(pool.draws[held], kind="stable")]
+    # Half of the range: photos of the hold-out look like others, and do not come first where a tab's order is served.
+    scores[held] = (1 + pool.draws[held]) / 2
+    # As many as of each other slot, and more once there are no others.
+    from_holdout = max(1, settings.size // (settings.slots + 1), settings.size - len(preference))
     batch = select_batch(
         pool.embeddings,
-        preference[(pool.unlabelled & ~pool.reserved)[preference]][:considered],
-        np.flatnonzero(pool.unlabelled & pool.drawn),
+        preference[: settings.size * settings.candidate_factor],
+        held[:from_holdout],
         size=settings.size,
         slots=settings.slots,
-        diverse=cold_start or _labelled(pool) < settings.diversity_until_labels,
-        kept=pool.kept_slots,
+        diverse=not cold_start and _labelled(pool) < settings.diversity_until_labels,
+        kept=kept_slots,
         seed=seed,
     )
     waiting = pool.unlabelled.copy()
     waiting[batch.positions] = False
-    rest = preference[waiting[preference]]
+    rest = np.concatenate([preference, held])
+    rest = rest[waiting[rest]]
     slots = np.zeros(len(pool.unlabelled), dtype=np.int64)
     slots[batch.positions] = batch.slots
     nearest = nearest_slots(pool.embeddings[rest], pool.embeddings[batch.positions], batch.slots)
-    slots[rest] = np.where(pool.kept_slots[rest] > 0, pool.kept_slots[rest], nearest)
-    confidence = _confidence(probabilities, preference, len(pool.unlabelled))
+    slots[rest] = np.where(kept_slots[rest] > 0, kept_slots[rest], nearest)
+    slots[held] = EXPLORATION_SLOT
     # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
     # select, gets no lower score than the queue's last in its slot, even if its confidence is lower.
     last = np.zeros(settings.slots + 1, dtype=np.float32)
-    np.maximum.at(last, batch.slots, confidence[batch.positions])
-    confidence[rest] = np.maximum(confidence[rest], np.minimum(last + _SCORE_STEP, 1)[slots[rest]])
+    np.maximum.at(last, batch.slots, scores[batch.positions])
+    scores[rest] = np.maximum(scores[rest], np.minimum(last + _SCORE_STEP, 1)[slots[rest]])
     reasons = queue_reasons(pool, probabilities, settings, batch.positions, batch.slots)
-    return LiveQueue(batch.positions, reasons, rest, slots, confidence)
-
-
-def exploration_size(unlabelled: int, settings: QueueSettings, most: int = MAX_EXPLORATION) -> int:
-    """Number of randomly sampled photos that should wait in the exploration slot: 1 to `most`.
-
-    Args:
-        unlabelled: number of photos that still want a label.
-        settings: sizes of the queue.
-        most: maximum; more for a queue that is published less often.
-    """
-    return max(1, min(most, unlabelled // (settings.slots + 1)))
+    return LiveQueue(batch.positions, reasons, rest, slots, scores)
 
 
 def is_cold_start(pool: Pool, probabilities: Mapping[str, FloatArray], settings: QueueSettings) -> bool:
@@ -191,7 +185,7 @@ def queue_reasons(
     else:
         selected = [Reason("uncertain", task) for task in _most_uncertain_tasks(probabilities, pool, positions)]
     is_exploration = slots == EXPLORATION_SLOT
-    return [Reason("holdout") if drawn else reason for drawn, reason in zip(is_exploration, selected, strict=True)]
+    return [Reason("holdout") if held else reason for held, reason in zip(is_exploration, selected, strict=True)]
 
 
 def served_order(positions: IntArray, slots: IntArray, scores: FloatArray) -> IntArray:
@@ -217,12 +211,29 @@ def _labelled(pool: Pool) -> int:
     return int((~pool.unlabelled).sum())
 
 
-def _confidence(probabilities: Mapping[str, FloatArray], preference: IntArray, count: int) -> FloatArray:
-    """Joint confidence ``(N,)``; without a model tiny numbers in the order of preference."""
-    if probabilities:
-        return joint_confidence(probabilities)
+def _most_uncertain_first(probabilities: Mapping[str, FloatArray], pool: Pool) -> IntArray:
+    """Unlabelled photos outside the hold-out, in the order in which they are selected."""
+    unlabelled = np.flatnonzero(pool.unlabelled)
+    uncertain = combine_tasks({key: _uncertainty(rows[np.newaxis, unlabelled]) for key, rows in probabilities.items()})
+    order = unlabelled[np.argsort(-uncertain, kind="stable")]
+    return order[~pool.holdout[order]]
+
+
+def _dealt_in_order(order: IntArray, slots: int, count: int) -> IntArray:
+    """Slots 1..C ``(N,)`` of photos dealt one by one; 0 for photos that are not in the order.
+
+    Labelled photos keep their place in the deal. So the next photo is in a slot that has had one label less, whoever
+    goes round the slots, and however often the queue is ranked anew.
+    """
+    dealt = np.zeros(count, dtype=np.int64)
+    dealt[order] = 1 + np.arange(len(order)) % slots
+    return dealt
+
+
+def _ranks(order: IntArray, count: int) -> FloatArray:
+    """Scores ``(N,)`` that serve photos in this order, in steps of `_SCORE_STEP`."""
     ranks = np.zeros(count, dtype=np.float32)
-    ranks[preference] = np.arange(len(preference), dtype=np.float32) * _SCORE_STEP
+    ranks[order] = np.arange(len(order), dtype=np.float32) * _SCORE_STEP
     return ranks
 
 

@@ -46,7 +46,7 @@ class Photo(Base):
     # Photos of one group (near-duplicates, one car) share a split.
     group: Mapped[int | None] = mapped_column("photo_group")
     side: Mapped[str | None]
-    # Randomly sampled into the hold-out, rather than there because a near-duplicate was sampled.
+    # Its group was randomly sampled for the hold-out, rather than held out with an imported label.
     drawn: Mapped[bool] = mapped_column(default=False)
     # Why the photo cannot be used, number of attempts, and time of the next one (Unix time).
     problem: Mapped[str | None]

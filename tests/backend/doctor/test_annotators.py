@@ -20,12 +20,17 @@ _PEOPLE = [{"id": ANNA, "email": "anna@example.com"}, {"id": BEN, "first_name": 
 
 
 class Project:
-    """Photos in the order in which they were labelled, each by somebody, some of them drawn."""
+    """Photos in the order in which they were labelled, each by somebody, some of them drawn.
+
+    Attributes:
+        waiting: whether a photo of the hold-out is left to label.
+    """
 
     def __init__(self, settings: Mapping[str, str], make_settings: MakeSettings) -> None:
         self.settings = make_settings(**settings)
         self.store = Store(self.settings.database_url)
         self.labels: list[tuple[int, bool]] = []
+        self.waiting = True
 
     def label(self, annotator: int, count: int, drawn: int) -> None:
         self.labels += [(annotator, i < drawn) for i in range(count)]
@@ -37,6 +42,9 @@ class Project:
         ]
         self.store.mirror_tasks(PROJECT, tasks)
         drawn = [{"task_id": i, "drawn": True} for i, (_, is_drawn) in enumerate(self.labels, 1) if is_drawn]
+        if self.waiting:
+            self.store.mirror_tasks(PROJECT, [TaskMirror(1000, "/data/1000.jpg", [], [_prediction(1000)])])
+            drawn.append({"task_id": 1000, "drawn": True})
         self.store.update_photos(PROJECT, drawn)
         with Examination(self.settings, "http://127.0.0.1:9090") as whole:
             return list(check_annotators(ProjectExamination(whole, PROJECT)))
@@ -92,6 +100,13 @@ def test_who_came_back_to_the_queue_is_not_named_any_more(project: Project) -> N
     project.label(ANNA, 90, drawn=0)
     project.label(ANNA, 100, drawn=10)
     assert [found.level for found in project.findings()] == ["fine"]
+
+
+def test_nobody_is_named_once_the_whole_holdout_is_labelled(project: Project) -> None:
+    project.waiting = False
+    project.label(ANNA, 90, drawn=0)
+    (found,) = project.findings()
+    assert (found.level, found.what) == ("fine", "no photo of the hold-out is left to label")
 
 
 def test_people_are_numbers_where_label_studio_does_not_name_them(project: Project, server: HttpServer) -> None:

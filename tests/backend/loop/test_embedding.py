@@ -8,7 +8,6 @@ from backend.loop import embedding
 from backend.loop.embedding import embed_new_photos, look_at_kept_photos
 from backend.services import Services
 from carcond.data.images import hamming
-from carcond.data.split import HOLDOUT
 from carcond.model.encoder import find_encoder
 from carcond.store.store import TaskMirror
 from carcond.store.tables import Photo
@@ -200,19 +199,15 @@ def test_failing_photos_are_not_counted_as_left(services: Services, server: Http
     assert embed(seconds=0) == 0
 
 
-def test_near_duplicates_share_a_group_and_the_side_of_those_before(
-    services: Services, server: HttpServer, embed: Embed
-) -> None:
+def test_near_duplicates_share_the_group_of_those_before(services: Services, server: HttpServer, embed: Embed) -> None:
     server.answers |= {"/data/a.jpg": Reply(draw_photo(1)), "/data/b.jpg": Reply(draw_photo(2))}
     import_photos(services, ["/data/a.jpg", "/data/b.jpg"])
     embed()
-    services.store.update_photos(PROJECT, [{"task_id": 1, "side": HOLDOUT}])
     server.answers["/data/a-again.jpg"] = Reply(draw_photo(1, damage="intact"))
     import_photos(services, ["/data/a.jpg", "/data/b.jpg", "/data/a-again.jpg"])
     embed()
     first, second, again = photos(services)
     assert first.group == again.group != second.group
-    assert (again.side, again.drawn) == (HOLDOUT, False)
 
 
 def test_drawn_pictures_are_no_near_duplicates(services: Services, server: HttpServer, embed: Embed) -> None:

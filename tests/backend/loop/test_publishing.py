@@ -278,5 +278,10 @@ def stored(*rows: tuple[str, int | None]) -> list[PredictionRow]:
 def test_a_draft_is_current_when_one_row_of_its_version_is_there_and_no_other_slot(
     rows: list[tuple[str, int | None]], slot: int, expected: bool
 ) -> None:
-    draft = PredictionDraft(1, [], 0.5, NEW, slot)
+    draft = PredictionDraft(1, [], 0.5 + 1e-7, NEW, slot)
     assert is_current(draft, stored(*rows), EXPLORATION_SLOT) is expected
+
+
+def test_a_photo_of_the_holdout_that_was_published_with_a_confidence_is_written_anew() -> None:
+    draft = PredictionDraft(1, [], 0.7, NEW, EXPLORATION_SLOT)
+    assert not is_current(draft, stored((NEW, EXPLORATION_SLOT)), EXPLORATION_SLOT)

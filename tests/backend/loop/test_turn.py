@@ -188,35 +188,49 @@ def test_a_refresh_gives_way(trained: tuple[Garage, list[int]]) -> None:
 # The hold-out
 
 
-def test_the_exploration_slot_is_filled_and_sticky(trained: tuple[Garage, list[int]]) -> None:
+def test_a_tenth_of_the_photos_is_held_out_when_they_arrive_and_waits_in_its_slot(
+    trained: tuple[Garage, list[int]],
+) -> None:
     garage, ids = trained
     drawn = garage.drawn()
+    assert len(drawn) in (2, 3)  # a tenth of the 28 that came without a label
+    assert drawn <= set(ids[12:])
     assert garage.explored() == drawn
-    assert len(drawn) == 2  # a tenth of the 28 that wait
     garage.label(*[task_id for task_id in ids[12:20] if task_id not in drawn])
     garage.settle()
     assert garage.drawn() == garage.explored() == drawn
-
-
-def test_a_labelled_exploration_photo_is_replaced(trained: tuple[Garage, list[int]]) -> None:
-    garage, _ = trained
-    before = garage.drawn()
-    one = min(before)
-    garage.label(one)
+    later = garage.add_photos(20)
     garage.settle()
-    assert before < garage.drawn()
-    assert len(garage.explored()) == len(before)
-    assert one not in garage.explored()
+    assert len(garage.drawn() - drawn) == 2
+    assert garage.drawn() - drawn <= set(later)
+
+
+def test_a_photo_that_comes_late_to_a_held_out_group_is_held_out(trained: tuple[Garage, list[int]]) -> None:
+    garage, ids = trained
+    held = min(garage.drawn())
+    (copy,) = garage.studio.import_photos(f"/data/{ids.index(held)}.jpg")
+    garage.settle()
+    assert copy in garage.drawn()
+    assert copy in garage.explored()
+
+
+def test_the_loop_goes_on_when_the_whole_holdout_is_labelled(trained: tuple[Garage, list[int]]) -> None:
+    garage, ids = trained
+    garage.label(*garage.explored())
+    report = garage.settle()
+    assert garage.explored() == set()
+    waiting = set(ids[12:]) - garage.drawn()
+    assert set(garage.studio.served()) <= waiting
+    garage.label(*waiting)
+    assert garage.settle().labelled == 40 > report.labelled
 
 
 def test_exploration_photos_are_measured_on_and_never_trained_on(trained: tuple[Garage, list[int]]) -> None:
     garage, ids = trained
-    for _ in range(3):
-        garage.label(*garage.explored())
-        garage.settle()
+    drawn = garage.drawn()
+    garage.label(*drawn)
+    garage.settle()
     rows = garage.rows()
-    drawn = garage.drawn() & rows.keys()
-    assert len(drawn) >= 4
     assert {rows[task_id]["side"] for task_id in drawn} == {HOLDOUT}
     assert {rows[task_id]["side"] for task_id in ids[:12]} == {TRAIN}
     version = garage.services.registry(PROJECT).current()

@@ -2,9 +2,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import kstest
 
-from carcond.data.split import HOLDOUT, TRAIN, assign_splits, draw_holdout, split_imported
+from carcond.data.split import HOLDOUT, TRAIN, assign_splits, draw_holdout, draw_number, split_imported
 from carcond.store.tables import Photo
 
 
@@ -51,11 +51,16 @@ def test_a_drawn_photo_stays_in_the_holdout_when_it_is_labelled() -> None:
     assert photos[0].side == HOLDOUT
 
 
-def test_a_labelled_photo_that_comes_late_to_a_drawn_group_does_not_train() -> None:
+def test_a_labelled_photo_that_comes_late_to_a_sampled_group_does_not_train() -> None:
     photos = [photo(1, 7, HOLDOUT, drawn=True), photo(2, 7)]
     assert assign_splits(photos, {2}) == [photos[1]]
-    assert photos[1].side == HOLDOUT
-    assert not photos[1].drawn
+    assert (photos[1].side, photos[1].drawn) == (HOLDOUT, True)
+
+
+def test_a_photo_that_comes_late_to_a_group_that_was_imported_is_no_sample_of_the_pool() -> None:
+    photos = [photo(1, 7, HOLDOUT), photo(2, 7)]
+    assign_splits(photos, set())
+    assert (photos[1].side, photos[1].drawn) == (HOLDOUT, False)
 
 
 def test_an_unlabelled_photo_that_comes_late_takes_the_side_of_its_group() -> None:
@@ -76,116 +81,135 @@ def test_settling_twice_changes_nothing_more() -> None:
     assert assign_splits(photos, {1}) == []
 
 
-# Drawing
+# Sampling on arrival
 
 
-def test_as_many_photos_are_drawn_as_are_wanted() -> None:
-    photos = photos_in_groups(*range(20))
-    changed = draw_holdout(photos, all_ids(photos), 4, np.random.default_rng(0))
-    assert sum(p.drawn for p in photos) == 4
-    assert {p.task_id for p in changed} == {p.task_id for p in photos if p.side == HOLDOUT}
+def sampled(photos: list[Photo]) -> set[int]:
+    return {p.task_id for p in photos if p.drawn}
 
 
-def test_drawn_photos_stay_drawn_until_they_are_labelled() -> None:
-    photos = photos_in_groups(*range(20))
-    draw_holdout(photos, all_ids(photos), 3, np.random.default_rng(0))
-    before = [p.task_id for p in photos if p.drawn]
-    assert draw_holdout(photos, all_ids(photos), 3, np.random.default_rng(1)) == []
-    assert [p.task_id for p in photos if p.drawn] == before
+def of_project(project_id: int, count: int) -> list[Photo]:
+    photos = photos_in_groups(*range(count))
+    for p in photos:
+        p.project_id = project_id
+    return photos
 
 
-def test_a_labelled_draw_is_replaced_by_one_other_and_keeps_its_side() -> None:
-    photos = photos_in_groups(*range(20))
-    draw_holdout(photos, all_ids(photos), 3, np.random.default_rng(0))
-    first = next(p for p in photos if p.drawn)
-    changed = draw_holdout(photos, all_ids(photos) - {first.task_id}, 3, np.random.default_rng(1))
-    assert len(changed) == 1
-    assert sum(p.drawn for p in photos) == 4
-    assert first.side == HOLDOUT
+@pytest.mark.parametrize(("count", "held"), [(10, 1), (20, 2), (100, 10), (500, 50)])
+def test_a_tenth_of_the_groups_is_held_out_and_all_others_train(count: int, held: int) -> None:
+    photos = photos_in_groups(*range(count))
+    assert len(draw_holdout(photos)) == count
+    assert len(sampled(photos)) == held
+    assert Counter(p.side for p in photos) == {HOLDOUT: held, TRAIN: count - held}
+    assert {p.task_id for p in photos if p.side == HOLDOUT} == sampled(photos)
 
 
-def test_the_rest_of_a_drawn_group_goes_along_without_being_drawn() -> None:
-    photos = photos_in_groups(5, 5, 5)
-    changed = draw_holdout(photos, all_ids(photos), 1, np.random.default_rng(0))
-    assert len(changed) == 3
-    assert {p.side for p in photos} == {HOLDOUT}
-    assert sum(p.drawn for p in photos) == 1
+@pytest.mark.parametrize("count", range(10, 40))
+def test_a_small_pool_has_one_in_the_holdout_at_least(count: int) -> None:
+    together, one_by_one = of_project(3, count), of_project(3, count)
+    draw_holdout(together)
+    for i in range(1, count + 1):
+        draw_holdout(one_by_one[:i])
+    assert sampled(together)
+    assert sampled(one_by_one)
 
 
-def test_a_group_is_drawn_once_however_many_are_wanted() -> None:
-    photos = photos_in_groups(5, 5, 5, 6)
-    draw_holdout(photos, all_ids(photos), 4, np.random.default_rng(0))
-    assert Counter(p.group for p in photos if p.drawn) == {5: 1, 6: 1}
+def test_a_sampled_group_is_held_out_whole() -> None:
+    photos = photos_in_groups(*[i // 3 for i in range(90)])
+    draw_holdout(photos)
+    assert len(sampled(photos)) == 9
+    assert all(len(sides) == 1 for sides in sides_by_group(photos).values())
 
 
-def test_photos_that_train_are_never_drawn() -> None:
-    photos = [photo(1, 1, TRAIN), photo(2, 2)]
-    draw_holdout(photos, {1, 2}, 2, np.random.default_rng(0))
-    assert [(p.side, p.drawn) for p in photos] == [(TRAIN, False), (HOLDOUT, True)]
+def test_a_turn_that_was_killed_draws_the_same_again() -> None:
+    lost, made = photos_in_groups(*range(60)), photos_in_groups(*range(60))
+    draw_holdout(lost)
+    draw_holdout(made[::-1])
+    assert sampled(lost) == sampled(made) != set()
 
 
-def test_a_photo_that_comes_late_to_a_training_group_is_not_drawn() -> None:
-    photos = [photo(1, 7, TRAIN), photo(2, 7)]
-    assert draw_holdout(photos, {1, 2}, 1, np.random.default_rng(0)) == []
-    assert photos[0].side == TRAIN
+def test_what_is_settled_stays_as_it_is() -> None:
+    photos = photos_in_groups(*range(40))
+    draw_holdout(photos)
+    before = {p.task_id: (p.side, p.drawn) for p in photos}
+    assert draw_holdout(photos) == []
+    photos += [photo(i, i) for i in range(41, 81)]
+    changed = draw_holdout(photos)
+    assert all_ids(changed) == set(range(41, 81))
+    assert {p.task_id: (p.side, p.drawn) for p in photos[:40]} == before
 
 
-def test_photos_that_cannot_be_labelled_are_not_drawn() -> None:
-    photos = photos_in_groups(1, 2, None)
-    draw_holdout(photos, {2, 3}, 3, np.random.default_rng(0))
-    assert [p.drawn for p in photos] == [False, True, False]
+def test_photos_without_a_group_and_deleted_ones_wait() -> None:
+    photos = photos_in_groups(*range(20), None)
+    photos[0].gone = True
+    draw_holdout(photos)
+    assert [p.task_id for p in photos if p.side is None] == [1, 21]
 
 
-@pytest.mark.parametrize("wanted", [-1, 0])
-def test_nothing_is_drawn_when_nothing_is_wanted(wanted: int) -> None:
-    photos = photos_in_groups(1, 2)
-    assert draw_holdout(photos, all_ids(photos), wanted, np.random.default_rng(0)) == []
+def test_no_photo_is_nothing_to_draw() -> None:
+    assert draw_holdout([]) == []
 
 
-def test_an_empty_pool_gives_nothing_to_draw() -> None:
-    assert draw_holdout([], set(), 3, np.random.default_rng(0)) == []
-
-
-def test_over_many_seeds_every_photo_is_drawn_equally_often() -> None:
+@pytest.mark.parametrize("first", [30, 13])
+def test_every_photo_has_the_same_chance_however_photos_arrive(first: int) -> None:
     counts: Counter[int] = Counter()
-    for seed in range(2000):
-        photos = photos_in_groups(*range(10))
-        draw_holdout(photos, all_ids(photos), 2, np.random.default_rng(seed))
-        counts.update(p.task_id for p in photos if p.drawn)
-    assert len(counts) == 10
-    assert chisquare(list(counts.values())).pvalue > 0.01
+    for project_id in range(1500):
+        photos = of_project(project_id, 30)
+        draw_holdout(photos[:first])
+        draw_holdout(photos)
+        counts.update(sampled(photos))
+    shares = np.array([counts[i] for i in range(1, 31)]) / 1500
+    assert (abs(shares - 0.1) < 0.035).all()  # 4.5 standard deviations
 
 
-def test_drawing_one_by_one_as_labels_come_is_uniform_too() -> None:
-    """The photo drawn second must not depend on how sure the model was of the first."""
-    counts: Counter[int] = Counter()
-    for seed in range(2000):
-        photos, unlabelled = photos_in_groups(*range(10)), set(range(1, 11))
-        generator = np.random.default_rng(seed)
-        for _ in range(3):
-            draw_holdout(photos, unlabelled, 1, generator)
-            unlabelled -= {p.task_id for p in photos if p.drawn}
-        counts.update(p.task_id for p in photos if p.drawn)
-    assert counts.total() == 6000
-    assert chisquare(list(counts.values())).pvalue > 0.01
+def test_draw_numbers_are_uniform_and_the_same_for_ever() -> None:
+    numbers = [draw_number(1, i) for i in range(5000)]
+    assert kstest(numbers, "uniform").pvalue > 0.01
+    assert draw_number(7, 42) == pytest.approx(0.83717980, abs=1e-8)
+    assert draw_number(7, 42) != draw_number(74, 2)
+
+
+def test_a_project_of_the_version_before_goes_over() -> None:
+    """Its labelled photos have a split, four wait in the hold-out with their near-duplicates, the others have none."""
+    trained = [photo(i, i, TRAIN) for i in range(1, 91)]
+    measured = [photo(i, i, HOLDOUT, drawn=True) for i in range(91, 101)]
+    waiting = [photo(i, i, HOLDOUT, drawn=True) for i in range(101, 105)]
+    copies = [photo(105, 101, HOLDOUT), photo(106, 1, TRAIN)]
+    rest = [photo(i, i) for i in range(107, 307)]
+    late = [photo(307, 102), photo(308, 2)]  # not grouped when it was stopped
+    photos = [*trained, *measured, *waiting, *copies, *rest, *late]
+    before = {p.task_id: p.side for p in photos if p.side is not None}
+    labelled = set(range(1, 101)) | {107}  # one was labelled meanwhile
+    for _ in range(2):
+        assign_splits(photos, labelled)
+        draw_holdout(photos)
+    assert {p.task_id: p.side for p in photos if p.task_id in before} == before
+    assert photos[-2].side == HOLDOUT
+    assert photos[-1].side == TRAIN
+    assert rest[0].side == TRAIN
+    assert sum(p.side == HOLDOUT for p in rest[1:]) in (19, 20)
+    assert all(p.side for p in rest)
+    assert all(len(sides) == 1 for sides in sides_by_group(photos).values())
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_no_group_is_ever_on_two_sides_and_no_photo_changes_its_side(seed: int) -> None:
-    """Whatever order photos come, go and return, are labelled, unlabelled and drawn in."""
+    """Whatever order photos come, go, return, and are labelled and unlabelled in."""
     rng = np.random.default_rng(seed)
     photos: list[Photo] = []
     labelled: set[int] = set()
     sides: dict[int, str] = {}
     for _ in range(60):
         for _ in range(rng.integers(0, 4)):
-            photos.append(photo(len(photos) + 1, int(rng.integers(12)) if rng.random() < 0.9 else None))
+            photos.append(photo(len(photos) + 1, int(rng.integers(40)) if rng.random() < 0.9 else None))
         if photos:
             labelled ^= {int(rng.integers(1, len(photos) + 1))}
-        unlabelled = {p.task_id for p in photos if rng.random() < 0.8} - labelled
+        for p in photos:
+            p.gone = bool(rng.random() < 0.1)
         assign_splits(photos, labelled)
-        draw_holdout(photos, unlabelled, int(rng.integers(0, 4)), rng)
+        draw_holdout(photos)
         assert not any({TRAIN, HOLDOUT} <= found for found in sides_by_group(photos).values())
+        assert all(p.side for p in photos if p.group is not None and not p.gone)
         for p in photos:
             if p.side is not None:
                 assert sides.setdefault(p.task_id, p.side) == p.side

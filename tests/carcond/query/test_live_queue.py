@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -5,17 +6,19 @@ import pytest
 
 from carcond.arrays import FloatArray
 from carcond.query.live_queue import Pool, QueueSettings, is_cold_start, rank_pool, served_order
-from carcond.query.slots import EXPLORATION_SLOT
+from carcond.query.slots import EXPLORATION_SLOT, representative_order
 
 COUNT = 90
 SETTINGS = QueueSettings()
 
 
-def make_pool(labelled: int = 60, drawn: int = 2) -> Pool:
-    embeddings = np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
+def make_pool(labelled: int = 60, held: int = 2) -> Pool:
+    generator = np.random.default_rng(0)
+    embeddings = generator.normal(size=(COUNT, 8)).astype(np.float32)
     position = np.arange(COUNT)
-    is_drawn = (position >= labelled) & (position < labelled + drawn)
-    return Pool(embeddings, position >= labelled, is_drawn, is_drawn, np.zeros(COUNT, dtype=np.int64))
+    is_held = (position >= labelled) & (position < labelled + held)
+    draws = generator.random(COUNT, dtype=np.float32)
+    return Pool(embeddings, position >= labelled, is_held, draws, np.zeros(COUNT, dtype=np.int64))
 
 
 def damage(sure: FloatArray) -> dict[str, FloatArray]:
@@ -41,9 +44,45 @@ def test_the_cold_start_ends_with_so_many_labels(labelled: int, cold: bool) -> N
 
 
 def test_without_a_model_everything_is_representative() -> None:
-    ranked = rank_pool(make_pool(drawn=0), {}, SETTINGS)
+    ranked = rank_pool(make_pool(held=0), {}, SETTINGS)
     assert {reason.cause for reason in ranked.reasons} == {"representative"}
     assert (np.diff(ranked.scores[np.concatenate([ranked.positions, ranked.rest])]) >= -1e-4).all()
+
+
+def labelled_one_by_one(pool: Pool, count: int, first_model: int) -> list[int]:
+    """Photos as Label Studio serves them to one annotator: the slot with the fewest labels, in it the lowest score.
+
+    The queue is ranked anew after each label, from the label number `first_model` on with a model.
+    """
+    solved: Counter[int] = Counter()
+    served: list[int] = []
+    for number in range(count):
+        unlabelled = pool.unlabelled.copy()
+        unlabelled[served] = False
+        probabilities = damage(SURE) if number >= first_model else {}
+        ranked = rank_pool(replace(pool, unlabelled=unlabelled), probabilities, SETTINGS)
+        waiting = np.concatenate([ranked.positions, ranked.rest]).tolist()
+        slots = ranked.slots.tolist()
+        each = min(waiting, key=lambda i: (solved[slots[i]], ranked.scores[i]))
+        solved[slots[each]] += 1
+        served.append(each)
+    return served
+
+
+@pytest.mark.parametrize("first_model", [2, 5, 99])
+def test_one_annotator_is_served_the_most_typical_photos_in_their_order(first_model: int) -> None:
+    pool = make_pool(labelled=0, held=6)
+    served = labelled_one_by_one(pool, 10, first_model)
+    typical = [i for i in representative_order(pool.embeddings, 10).tolist() if not pool.holdout[i]]
+    assert [i for i in served if not pool.holdout[i]] == typical[:9]
+    assert sum(bool(pool.holdout[i]) for i in served) == 1
+
+
+def test_in_the_cold_start_photos_that_may_be_open_stay_in_their_slots() -> None:
+    pool = make_pool(labelled=3)
+    kept = np.where(np.arange(COUNT) % 5 == 0, 7, 0)
+    ranked = rank_pool(replace(pool, kept_slots=kept), damage(SURE), SETTINGS)
+    assert {int(ranked.slots[i]) for i in range(5, COUNT, 5)} == {7}
 
 
 def test_a_photo_behind_the_queue_is_never_served_before_the_queue_in_its_slot() -> None:
@@ -54,12 +93,37 @@ def test_a_photo_behind_the_queue_is_never_served_before_the_queue_in_its_slot()
         assert not len(queued) or behind.min() > queued.max()
 
 
-def test_reserved_photos_are_in_the_exploration_slot_or_behind_the_queue() -> None:
-    pool = make_pool()
-    reserved = pool.reserved.copy()
-    reserved[62:70] = True
-    ranked = rank_pool(replace(pool, reserved=reserved), damage(SURE), SETTINGS)
-    assert set(range(62, 70)) <= set(ranked.rest.tolist())
+@pytest.mark.parametrize("labelled", [5, 30, 60])
+def test_the_holdout_waits_in_its_slot_and_is_served_in_the_order_of_the_draw(labelled: int) -> None:
+    pool = make_pool(labelled, held=12)
+    held = np.flatnonzero(pool.holdout)
+    ranked = rank_pool(pool, damage(SURE[::-1].copy()), SETTINGS)
+    assert sorted(np.flatnonzero(pool.unlabelled & (ranked.slots == EXPLORATION_SLOT))) == sorted(held)
+    order = held[np.argsort(pool.draws[held])].tolist()
+    assert held[np.argsort(ranked.scores[held])].tolist() == order
+    queued = ranked.positions[ranked.slots[ranked.positions] == EXPLORATION_SLOT]
+    assert queued.tolist() == order[:2]  # as many as of each other slot
+    assert ranked.rest[-10:].tolist() == order[2:]
+
+
+def test_scores_of_the_holdout_are_the_same_whatever_the_model_says() -> None:
+    pool = make_pool(held=12)
+    one, other = (rank_pool(pool, damage(sure), SETTINGS) for sure in (SURE, SURE[::-1].copy()))
+    assert (one.scores[pool.holdout] == other.scores[pool.holdout]).all()
+    assert (one.scores[pool.holdout] >= 0.5).all()
+    assert (one.scores[pool.holdout] <= 1).all()
+
+
+def test_once_nothing_else_is_left_the_queue_is_full_of_the_holdout() -> None:
+    ranked = rank_pool(make_pool(labelled=60, held=30), damage(SURE), SETTINGS)
+    assert len(ranked.positions) == SETTINGS.size
+    assert set(ranked.slots[ranked.positions]) == {EXPLORATION_SLOT}
+
+
+@pytest.mark.parametrize("held", [0, 1, 30])
+def test_one_annotator_labels_the_whole_pool_whether_the_holdout_ends_first_or_last(held: int) -> None:
+    served = labelled_one_by_one(make_pool(labelled=60, held=held), 30, first_model=0)
+    assert sorted(served) == list(range(60, 90))
 
 
 def test_every_unlabelled_photo_is_ranked_once() -> None:
