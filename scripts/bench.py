@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,13 +20,16 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from carcond import fault_points
+from carcond.analysis.replay_set import Columns, embed_rows, group_rows, load_dataset
 from carcond.data.label_table import read_rows
 from carcond.data.synthetic_photos import draw_samples
 from carcond.errors import CarcondError
 from carcond.model.encoder import Encoder, encoders_dir, find_encoder
 from carcond.settings import get_settings, parse_views
+from carcond.taxonomy import DAMAGE
 from scripts.bench_chaos import bench_chaos
 from scripts.bench_explain import bench_explain
+from scripts.bench_figures import figures as bench_figures
 from scripts.bench_labellers import bench_labellers
 from scripts.bench_load import bench_load
 from scripts.bench_loop import bench_loop
@@ -246,6 +250,33 @@ def explain(
         return
     _print_rows("Steps", report.pop("rows"))
     _print_rows("Explain", [report])
+
+
+@app.command()
+def figures(
+    labels: Annotated[Path, typer.Option(help="CSV with the columns file and group, and one of classes for each set")],
+    photos: Annotated[Path, typer.Option(help="folder with the photos")],
+    columns: Annotated[str, typer.Option(help="comma-separated columns, each a labelled set")] = "damage",
+    seeds: Annotated[
+        int, typer.Option(min=2, help="number of replays of each strategy, each on its own test set")
+    ] = 10,
+    models_dir: ModelsOption = None,
+) -> None:
+    """Write the tables of docs/simulate.md and docs/calibration.md, as Markdown, from replays on one core."""
+    settings = get_settings()
+    folder = models_dir or settings.models_dir
+    encoder = Encoder.load(find_encoder(folder), settings.encoder_threads)
+    rows = read_rows(labels)
+    embeddings, unread = embed_rows(
+        rows, photos, encoder, folder / "cache", settings.max_photo_pixels, progress=lambda *_: None
+    )
+    groups = group_rows(rows, photos, settings.max_photo_pixels)
+    sets = {}
+    for column in columns.split(","):
+        roles = Columns({DAMAGE.key: column})
+        dataset = load_dataset(rows, roles, embeddings, groups, list(unread), rotate=True)
+        sets[column] = replace(dataset, labels={DAMAGE.key: dataset.labels[DAMAGE.key]})
+    print(bench_figures(sets, seeds, _log.print))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _SHOWN_COUNTS = (50, 100, 200, 400)
+_SHOWN_METRICS = {"macro_f1": "macro-F1", "ece": "calibration error"}
 
 
 @contextmanager
@@ -29,19 +30,25 @@ def simulation_table(facts: Mapping[str, Any]) -> str:
     """Curves at some label counts, and labels needed, as text; see `carcond.analysis.simulation_report.report`."""
     console = Console(file=StringIO(), width=120)
     for task, strategies in facts["tasks"].items():
-        console.print(_curve_table(task, strategies, facts["full"][task]))
+        for metric, name in _SHOWN_METRICS.items():
+            full = facts["full"][task]
+            title = f"{task}: {name} (all {full['labels']} labels: {full[metric]:.3f}), 95 % band over {_splits(facts)}"
+            console.print(_curve_table(title, metric, strategies))
         for metric, shares in facts["needed"][task].items():
             console.print(_needed_table(task, metric, shares, list(strategies)))
     return str(console.file.getvalue())  # type: ignore[attr-defined] # it is the StringIO above
 
 
-def _curve_table(task: str, strategies: Mapping[str, Any], full: Mapping[str, float]) -> Table:
+def _splits(facts: Mapping[str, Any]) -> str:
+    return f"{facts['seeds']} test sets" if facts["test_sets"] > 1 else f"{facts['seeds']} seeds on one test set"
+
+
+def _curve_table(title: str, metric: str, strategies: Mapping[str, Any]) -> Table:
     counts = [int(count) for count, _ in next(iter(strategies.values()))["labels"]]
     shown = [count for count in _SHOWN_COUNTS if count in counts]
-    title = f"{task}: macro-F1 (all {full['labels']} labels: {full['macro_f1']:.3f}), 95 % band"
     table = Table("strategy", *(f"{count} labels" for count in shown), title=title)
     for name, curve in strategies.items():
-        cells = [curve["macro_f1"][counts.index(count)] for count in shown]
+        cells = [curve[metric][counts.index(count)] for count in shown]
         table.add_row(name, *(f"{mean:.3f} ± {band:.3f}" for mean, band in cells))
     return table
 

@@ -25,7 +25,7 @@ from carcond.data.split import TRAIN
 from carcond.errors import NotEnoughLabelsError, RegistryError
 from carcond.evaluation.gate import ModelOnHoldout, Verdict, evaluate_candidate
 from carcond.evaluation.report_card import report_card
-from carcond.model.head_fitting import fit_heads
+from carcond.model.head_fitting import Holdout, fit_heads
 from carcond.model.heads import Heads
 from carcond.model.version_card import Gate, VersionCard
 from carcond.registry.baseline import find_baseline
@@ -115,7 +115,14 @@ class Refitter:
         try:
             train = ~labelled.holdout
             fresh = self._fresh(labelled, encoder_id)[train]
-            heads = fit_heads(encoder_id, *labelled.side(holdout=False), groups=labelled.groups[train], fresh=fresh)
+            holdout = Holdout(*labelled.side(holdout=True), labelled.groups[labelled.holdout])
+            heads = fit_heads(
+                encoder_id,
+                *labelled.side(holdout=False),
+                groups=labelled.groups[train],
+                fresh=fresh,
+                holdout=holdout,
+            )
         except NotEnoughLabelsError as error:
             logger.info("project %d: no new version: %s", self._project_id, error)
             return None
@@ -214,7 +221,8 @@ class Refitter:
     ) -> Verdict:
         settings = self._services.settings
         embeddings, classes = labelled.side(holdout=True)
-        candidate, before = ModelOnHoldout("candidate", heads, embeddings), None
+        groups = labelled.groups[labelled.holdout]
+        candidate, before = ModelOnHoldout("candidate", heads, embeddings, groups), None
         if other:
             task_ids, kept = snapshot.task_ids, snapshot.embeddings
             if other.heads.encoder_id != snapshot.encoder_id:
@@ -223,8 +231,8 @@ class Refitter:
             fitted_on = self._fitted_on(other)
             held = [e.task_id for e, out in zip(labelled.usable, labelled.holdout, strict=True) if out]
             both = [i for i, task_id in enumerate(held) if task_id in position and task_id not in fitted_on]
-            candidate = ModelOnHoldout("candidate", heads, embeddings[both])
-            before = ModelOnHoldout(other.name, other.heads, kept[[position[held[i]] for i in both]])
+            candidate = ModelOnHoldout("candidate", heads, embeddings[both], groups[both])
+            before = ModelOnHoldout(other.name, other.heads, kept[[position[held[i]] for i in both]], groups[both])
             classes = {task: indices[both] for task, indices in classes.items()}
         return evaluate_candidate(
             candidate,

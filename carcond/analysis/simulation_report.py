@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from carcond.analysis.replay import EVERYTHING, METRICS
+from carcond.analysis.replay_heads import EVERYTHING, METRICS
 from carcond.analysis.simulate import TaskCurves
 from carcond.arrays import FloatArray, IntArray
 
@@ -25,7 +25,8 @@ def report(curves: Mapping[str, TaskCurves]) -> dict[str, Any]:
 
     Returns:
         - ``tasks``: task -> strategy -> {labels, accuracy, macro_f1, ece}, each a list of [mean, band]; the
-          band is half the width of the 95 % confidence interval of the mean over the seeds.
+          band is half the width of the 95 % confidence interval of the mean over the seeds, and so over the test sets
+          where each seed has its own.
         - ``full``: task -> {labels, accuracy, macro_f1, ece} with all labels.
         - ``needed``: task -> metric -> share of the full score -> strategy -> {labels, relative}, see `labels_needed`.
         - ``by``: task -> slice -> {photos, strategies}: as ``tasks``, measured on that slice of the test photos.

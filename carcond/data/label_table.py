@@ -14,15 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from carcond.arrays import UNKNOWN, IntArray
-from carcond.data.folds import grouped_folds
 from carcond.data.label_studio_export import export_rows, read_export
 from carcond.errors import LabelTableError
 from carcond.taxonomy import TASK_BY_KEY, TASKS, ConditionClass, Task, find_class
 
 BoolArray = npt.NDArray[np.bool_]
 Row = Mapping[str, str]
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -144,29 +141,18 @@ def _taxonomy_classes(task: Task, words: Sequence[str]) -> TaskLabels:
     return TaskLabels(task, indices)
 
 
-def measured_rows(rows: Sequence[Row], labels: Mapping[str, TaskLabels], seed: int = 0) -> BoolArray:
-    """True for rows of the test split ``(N,)``: those marked "test", or a fifth sampled where none is marked.
-
-    The draw keeps a group on one side, and the shares of the classes as far as that allows.
+def measured_rows(rows: Sequence[Row]) -> BoolArray | None:
+    """``(N,)``, True for rows marked "test" in the column `split`; None where no row is marked.
 
     Raises:
-        LabelTableError: the column `split` has other values than train and test, or only one of them.
+        LabelTableError: the column has other values than train and test, or only one of them.
     """
-    if any(row.get("split") for row in rows):
-        values = column_values(rows, "split")
-        if set(values) != {"train", "test"}:
-            raise LabelTableError(f"expected train and test in the column split, got {_some(values)}")
-        return np.array([value == "test" for value in values])
-    shown = ["/".join(str(each.indices[i]) for each in labels.values()) for i in range(len(rows))]
-    _, combination = np.unique(shown, return_inverse=True)
-    _, group = np.unique(_groups(rows), return_inverse=True)
-    return np.asarray(grouped_folds(combination, group, _FOLDS, seed) == 0)
-
-
-def _groups(rows: Sequence[Row]) -> list[str]:
-    if "group" not in rows[0]:
-        return [str(i) for i in range(len(rows))]
-    return [value or f"row {i}" for i, value in enumerate(column_values(rows, "group"))]
+    if not any(row.get("split") for row in rows):
+        return None
+    values = column_values(rows, "split")
+    if set(values) != {"train", "test"}:
+        raise LabelTableError(f"expected train and test in the column split, got {_some(values)}")
+    return np.array([value == "test" for value in values])
 
 
 def _some(values: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 Two versions answer the same photos, and the test is of the difference: for macro-F1 and the worst class recall by a
 bootstrap (Efron and Tibshirani 1993, ISBN 0-412-04231-2), paired by photo and stratified by class; for the
-probability score by Student's paired t. The candidate is refused when,
+probability score by Student's paired t. Each photo is answered by a temperature that was chosen without its label, so
+neither version is favoured by the hold-out labels on which its temperature was chosen. The candidate is refused when,
 for any task and figure, it is worse by more than a margin and the difference is below zero with 95 % confidence,
 one-sided.
 """
@@ -36,11 +37,17 @@ class ModelOnHoldout:
         name: version name, for the verdict.
         heads: the version's heads.
         embeddings: ``(N, D)`` of the hold-out photos, by the encoder of the heads.
+        groups: numbers of the photos' groups ``(N,)``.
     """
 
     name: str
     heads: Heads
     embeddings: FloatArray
+    groups: IntArray
+
+    def probabilities(self, task: str, rows: IntArray) -> FloatArray:
+        """Probabilities ``(R, K)`` of some photos, by temperatures that were chosen without their labels."""
+        return self.heads.by_task[task].holdout_probabilities(self.embeddings[rows], self.groups[rows])
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ def _compare_task(
         return TaskVerdict(len(known), f"{serving.name} cannot tell it")
     if len(known) < min_photos:
         return TaskVerdict(len(known), f"too few hold-out labels, {len(known)} of {min_photos}")
-    before, after = (each.heads.by_task[key].probabilities(each.embeddings[known]) for each in (serving, candidate))
+    before, after = (each.probabilities(key, known) for each in (serving, candidate))
     return TaskVerdict(len(known), comparisons=compare(before, after, indices[known]))
 
 

@@ -13,13 +13,18 @@ from carcond.model.heads import Head, Heads
 from carcond.taxonomy import Task
 
 
-def evaluate(heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArray]) -> dict[str, Any]:
-    """Metrics of each task on labelled photos.
+def evaluate(
+    heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArray], groups: IntArray | None = None
+) -> dict[str, Any]:
+    """Metrics of each task on labelled photos that no head was fitted on.
 
     Args:
         heads: the model version's heads.
         embeddings: ``(N, D)``.
         classes: task key -> class indices ``(N,)``, `UNKNOWN` where not labelled.
+        groups: numbers of the photos' groups ``(N,)`` where the photos are the hold-out: temperatures were chosen on
+            it, so each photo is measured by one that was chosen without its label. None for photos that no temperature
+            was chosen on.
 
     Returns:
         Task key -> JSON-ready metrics: those of `score`; `accuracy_interval` and `macro_f1_interval`, each the
@@ -33,12 +38,15 @@ def evaluate(heads: Heads, embeddings: FloatArray, classes: Mapping[str, IntArra
         known = indices != UNKNOWN if indices is not None else np.zeros(0, dtype=bool)
         if indices is None or not known.any():
             continue
-        report[key] = _evaluate_head(head, embeddings[known], indices[known])
+        if groups is None:
+            probabilities = head.probabilities(embeddings[known])
+        else:
+            probabilities = head.holdout_probabilities(embeddings[known], groups[known])
+        report[key] = _evaluate_head(head, embeddings[known], indices[known], probabilities)
     return report
 
 
-def _evaluate_head(head: Head, embeddings: FloatArray, indices: IntArray) -> dict[str, Any]:
-    probabilities = head.probabilities(embeddings)
+def _evaluate_head(head: Head, embeddings: FloatArray, indices: IntArray, probabilities: FloatArray) -> dict[str, Any]:
     metrics = score(probabilities, indices)
     confusion = np.array(metrics["confusion"])
     return {

@@ -5,7 +5,7 @@ A frozen encoder with a linear head is the closest published match to labelling 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from carcond.arrays import UNKNOWN, BoolArray, DoubleArray, FloatArray, IntArray
 from carcond.data.folds import grouped_folds, stratified_folds
 from carcond.errors import NotEnoughLabelsError
-from carcond.model.heads import Head, Heads
+from carcond.model.heads import Head, Heads, holdout_folds
 from carcond.model.single_thread import one_core
 from carcond.taxonomy import TASKS, Task
 
@@ -31,7 +31,25 @@ _TEMPERATURES = (0.05, 20.0)
 # Standard deviation of the log-normal prior of a temperature around 1. A dozen labels that all happen to be right
 # would otherwise make a head overconfident. docs/calibration.md has its measured effect.
 _EXPECTED_DEVIATION = 0.5
+# Weight of a hold-out label in the choice of a temperature; one of a training label is 1. The hold-out is a random
+# sample, and the training photos were chosen because they are hard. docs/calibration.md has its measured effect.
+_HOLDOUT_WEIGHT = 10.0
 _NOTHING: IntArray = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The labelled photos of the hold-out. Temperatures are chosen on them too; weights are never fitted on them.
+
+    Attributes:
+        embeddings: ``(H, D)``.
+        classes: task key -> class indices ``(H,)``, `UNKNOWN` where the label is not known.
+        groups: ``(H,)``, the numbers that the photos' groups have for ever.
+    """
+
+    embeddings: FloatArray
+    classes: Mapping[str, IntArray]
+    groups: IntArray
 
 
 def fit_heads(
@@ -42,6 +60,7 @@ def fit_heads(
     groups: IntArray | None = None,
     *,
     fresh: BoolArray | None = None,
+    holdout: Holdout | None = None,
 ) -> Heads:
     """Fit one head for each task that has labels of at least two classes. Deterministic.
 
@@ -52,6 +71,7 @@ def fit_heads(
         seed: of the cross-fitting folds.
         groups: ``(N,)``, see `fit_head`.
         fresh: ``(N,)``, see `fit_head`.
+        holdout: see `fit_head`.
 
     Raises:
         NotEnoughLabelsError: no task has labels of two classes.
@@ -64,7 +84,9 @@ def fit_heads(
             if len(np.unique(indices[known])) >= 2:
                 members = None if groups is None else groups[known]
                 unseen = None if fresh is None else fresh[known]
-                by_task[task.key] = fit_head(task, embeddings[known], indices[known], seed, members, fresh=unseen)
+                by_task[task.key] = fit_head(
+                    task, embeddings[known], indices[known], seed, members, fresh=unseen, holdout=holdout
+                )
     if not by_task:
         counts = {key: len(np.unique(i[i != UNKNOWN])) for key, i in classes.items()}
         raise NotEnoughLabelsError(
@@ -81,8 +103,9 @@ def fit_head(
     groups: IntArray | None = None,
     *,
     fresh: BoolArray | None = None,
+    holdout: Holdout | None = None,
 ) -> Head:
-    """Fit and calibrate the head of one task.
+    """Fit the head of one task, and calibrate it on cross-fitted logits and on the hold-out.
 
     Args:
         task: the predicted task, with any classes, not only those of `TASKS`.
@@ -93,16 +116,47 @@ def fit_head(
             near-duplicate is overconfident on it. None when no two photos belong together.
         fresh: ``(N,)``, True for photos that the encoder was not trained on: the temperature is chosen on these,
             since any head is overconfident on the others. None when all are.
+        holdout: photos that the temperature is chosen on too; None for no such photo.
     """
     span = _Span.of(embeddings)
     fit = partial(_fit_logistic, class_count=len(task.classes), scale=_scale(embeddings))
     weight, bias = span.restore(*fit(span.coordinates, indices))
+    head = Head(task, weight, bias, temperature=1.0, cross_fitted=False)
     fold = _folds(indices, groups, seed)
+    if fold is None:
+        return _calibrate(head, np.empty((0, len(bias)), dtype=np.float32), _NOTHING, holdout)
+    logits = _cross_fitted_logits(fit, span.coordinates, indices, fold)
     chosen = np.ones(len(indices), dtype=np.bool_) if fresh is None else fresh
-    if fold is None or np.sort(np.bincount(indices[chosen], minlength=2))[-2] < _MIN_PER_CLASS:
-        return Head(task, weight, bias, temperature=1.0, cross_fitted=False)
-    held_out = _cross_fitted_logits(fit, span.coordinates, indices, fold)
-    return Head(task, weight, bias, fit_temperature(held_out[chosen], indices[chosen]), cross_fitted=True)
+    return _calibrate(head, logits[chosen], indices[chosen], holdout)
+
+
+def _calibrate(head: Head, logits: FloatArray, indices: IntArray, holdout: Holdout | None) -> Head:
+    """Choose the temperatures of a head on cross-fitted logits ``(N, K)`` of classes ``(N,)`` and on the hold-out."""
+    if holdout is None:
+        return _with_temperature(head, _choose_temperature(logits, indices, np.ones(len(indices))))
+    stated = holdout.classes.get(head.task.key, _NOTHING)
+    known = np.flatnonzero(stated != UNKNOWN)
+    logits = np.concatenate([logits, head.logits(holdout.embeddings[known])])
+    weights = np.repeat([1.0, _HOLDOUT_WEIGHT], [len(indices), len(known)])
+    indices = np.concatenate([indices, stated[known]])
+    fitted = _with_temperature(head, _choose_temperature(logits, indices, weights))
+    if not len(known):
+        return fitted
+    fold = np.full(len(indices), UNKNOWN)
+    fold[-len(known) :] = holdout_folds(holdout.groups[known], _FOLDS)
+    without = [_choose_temperature(*(each[fold != k] for each in (logits, indices, weights))) for k in range(_FOLDS)]
+    return replace(fitted, fold_temperatures=np.array([each or 1.0 for each in without], dtype=np.float32))
+
+
+def _with_temperature(head: Head, temperature: float | None) -> Head:
+    return head if temperature is None else replace(head, temperature=temperature, cross_fitted=True)
+
+
+def _choose_temperature(logits: FloatArray, indices: IntArray, weights: DoubleArray) -> float | None:
+    """The temperature for logits ``(N, K)``, None with too few labels; the weights ``(N,)`` are scaled to sum to N."""
+    if np.sort(np.bincount(indices, minlength=2))[-2] < _MIN_PER_CLASS:
+        return None
+    return fit_temperature(logits, indices, weights * (len(weights) / weights.sum()))
 
 
 def fit_linear(embeddings: FloatArray, indices: IntArray, class_count: int) -> tuple[FloatArray, FloatArray]:
@@ -195,7 +249,7 @@ def _folds(indices: IntArray, groups: IntArray | None, seed: int) -> IntArray | 
     return fold if all(fittable) else None
 
 
-def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
+def fit_temperature(logits: FloatArray, indices: IntArray, weights: DoubleArray | None = None) -> float:
     """The most probable temperature (arXiv 1706.04599), given a log-normal prior around 1.
 
     With many photos it is the one that minimises the negative log-likelihood; with few it stays near 1.
@@ -203,6 +257,7 @@ def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
     Args:
         logits: ``(N, K)`` of photos that the head was not fitted on.
         indices: true class indices ``(N,)``.
+        weights: of the photos ``(N,)``; None for 1 each. Their sum is what the prior's weight is compared with.
 
     Returns:
         A value between 0.05 and 20; above 1 the head was overconfident.
@@ -214,11 +269,12 @@ def fit_temperature(logits: FloatArray, indices: IntArray) -> float:
     # A class that a fold never saw has a constant logit: no temperature can correct it.
     usable = logits[np.arange(len(indices)), indices] != _UNSEEN_LOGIT
     logits, indices = logits[usable].astype(np.float64), indices[usable]
+    weights = np.ones(len(indices)) if weights is None else weights[usable]
 
     def loss(log_temperature: float) -> float:
         likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)
         prior = (log_temperature / _EXPECTED_DEVIATION) ** 2 / 2
-        return prior - float(likelihood[np.arange(len(indices)), indices].sum())
+        return prior - float(weights @ likelihood[np.arange(len(indices)), indices])
 
     low, high = np.log(_TEMPERATURES)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from carcond.arrays import FloatArray, softmax
+from carcond.arrays import FloatArray, IntArray, softmax
 from carcond.errors import RegistryError
 from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 
@@ -31,6 +31,8 @@ class Head:
         bias: ``(K,)``.
         temperature: logits are divided by it before the softmax (arXiv 1706.04599).
         cross_fitted: False when labels were too few to choose the temperature on unseen photos.
+        fold_temperatures: ``(F,)``, temperatures that were each chosen without one fold of the hold-out, see
+            `holdout_folds`; None when the temperature was chosen without the hold-out.
     """
 
     task: Task
@@ -38,6 +40,7 @@ class Head:
     bias: FloatArray
     temperature: float
     cross_fitted: bool
+    fold_temperatures: FloatArray | None = None
 
     def logits(self, embeddings: FloatArray) -> FloatArray:
         """Uncalibrated logits ``(N, K)`` of embeddings ``(N, D)``."""
@@ -46,6 +49,27 @@ class Head:
     def probabilities(self, embeddings: FloatArray) -> FloatArray:
         """Calibrated class probabilities ``(N, K)`` of embeddings ``(N, D)``."""
         return softmax(self.logits(embeddings) / np.float32(self.temperature))
+
+    def holdout_probabilities(self, embeddings: FloatArray, groups: IntArray) -> FloatArray:
+        """Class probabilities ``(N, K)`` of hold-out photos, each by a temperature that was chosen without its label.
+
+        Args:
+            embeddings: ``(N, D)``.
+            groups: ``(N,)``, the numbers that the photos' groups have for ever.
+        """
+        if self.fold_temperatures is None:
+            return self.probabilities(embeddings)
+        temperatures = self.fold_temperatures[holdout_folds(groups, len(self.fold_temperatures))]
+        return softmax(self.logits(embeddings) / temperatures[:, np.newaxis])
+
+
+def holdout_folds(groups: IntArray, count: int) -> IntArray:
+    """Fold numbers ``(N,)`` of hold-out photos.
+
+    They follow from a photo's group alone. So a photo is in the same fold of all versions, also of those that were
+    fitted before it was labelled.
+    """
+    return groups % count
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,8 @@ class Heads:
             tensors[f"{key}.bias"] = np.ascontiguousarray(head.bias)
             tensors[f"{key}.temperature"] = np.array([head.temperature], dtype=np.float32)
             tensors[f"{key}.cross_fitted"] = np.array([head.cross_fitted], dtype=np.float32)
+            if head.fold_temperatures is not None:
+                tensors[f"{key}.fold_temperatures"] = head.fold_temperatures
         metadata = {"format": str(FORMAT), "encoder_id": self.encoder_id}
         metadata |= {f"{key}.classes": ",".join(head.task.class_keys) for key, head in self.by_task.items()}
         save_file(tensors, path, metadata=metadata)
@@ -124,16 +150,20 @@ def _restore(key: str, tensors: Mapping[str, FloatArray], metadata: Mapping[str,
             f"expected {key}.weight ({count}, D), {key}.bias ({count},) and one {key}.temperature and "
             f"{key}.cross_fitted in {path}, got the shapes {', '.join(map(str, [weight.shape, *shapes]))}"
         )
-    _check_numbers(key, (weight, bias, temperature, cross_fitted), path)
-    return Head(task, weight, bias, float(temperature[0]), bool(cross_fitted[0]))
+    folds = tensors.get(f"{key}.fold_temperatures")  # versions of before the hold-out was calibrated on have none
+    if folds is not None and (folds.ndim != 1 or folds.size == 0):
+        raise RegistryError(f"expected {key}.fold_temperatures (F,) in {path}, got the shape {folds.shape}")
+    temperatures = [temperature] if folds is None else [temperature, folds]
+    _check_numbers(key, (weight, bias, cross_fitted), np.concatenate(temperatures), path)
+    return Head(task, weight, bias, float(temperature[0]), bool(cross_fitted[0]), folds)
 
 
-def _check_numbers(key: str, tensors: Sequence[FloatArray], path: Path) -> None:
+def _check_numbers(key: str, tensors: Sequence[FloatArray], temperatures: FloatArray, path: Path) -> None:
     """Refuse numbers that would give probabilities that are none: a damaged file may hold any."""
-    types = {tensor.dtype.name for tensor in tensors}
+    types = {tensor.dtype.name for tensor in (*tensors, temperatures)}
     if types != {"float32"}:
         raise RegistryError(f"expected numbers of type float32 for {key} in {path}, got {', '.join(sorted(types))}")
-    weight, bias, temperature, _ = tensors
+    weight, bias, _ = tensors
     least, most = _TEMPERATURES
     # Written so that NaN is refused, too.
     if not (np.abs(weight).max() <= _MAX_PARAMETER and np.abs(bias).max() <= _MAX_PARAMETER):
@@ -141,10 +171,10 @@ def _check_numbers(key: str, tensors: Sequence[FloatArray], path: Path) -> None:
             f"expected {key}.weight and {key}.bias in {path} to be finite and at most {_MAX_PARAMETER:g} in size, "
             f"got up to {np.abs(weight).max()} and {np.abs(bias).max()}: the file is damaged"
         )
-    if not least <= temperature[0] <= most:
+    if not (least <= temperatures.min() and temperatures.max() <= most):
         raise RegistryError(
-            f"expected {key}.temperature between {least:g} and {most:g} in {path}, got {temperature[0]}: the file is "
-            "damaged"
+            f"expected temperatures of {key} between {least:g} and {most:g} in {path}, "
+            f"got {', '.join(map(str, temperatures))}: the file is damaged"
         )
 
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
-from carcond.analysis.replay import METRICS, label_counts, measure_full, replay
+from carcond.analysis.replay import Curve, label_counts, measure_full
+from carcond.analysis.replay import replay as replay_at
+from carcond.analysis.replay_heads import METRICS
 from carcond.analysis.replay_set import ReplayDataset
 from carcond.analysis.simulate import TaskCurves, simulate
 from carcond.analysis.simulation_report import labels_needed, mean_and_band, report
@@ -16,7 +19,7 @@ from carcond.data.label_table import TaskLabels
 from carcond.errors import LabelTableError
 from carcond.model.head_fitting import fit_head
 from carcond.model.single_thread import one_core
-from carcond.query.strategy import parse_strategies, parse_strategy
+from carcond.query.strategy import Strategy, parse_strategies, parse_strategy
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 
 STRATEGIES = ("random", "margin", "entropy-power", "confidence-distinct", "bald", "badge", "live")
@@ -44,7 +47,11 @@ def draw_problem(count: int = 120, dimension: int = 8, seed: int = 0) -> ReplayD
     cleanliness[::3] = UNKNOWN
     labels = {"cleanliness": TaskLabels(CLEANLINESS, cleanliness), "damage": TaskLabels(DAMAGE, damage)}
     sources = {"left": np.arange(count) < count // 2, "right": np.arange(count) >= count // 2}
-    return ReplayDataset(embeddings.astype(np.float32), labels, np.arange(count) % 4 == 1, sources)
+    return ReplayDataset(embeddings.astype(np.float32), labels, np.arange(count), np.arange(count) % 4 == 1, sources)
+
+
+def replay(dataset: ReplayDataset, strategy: Strategy, seed: int) -> Curve:
+    return replay_at(dataset, strategy, seed, label_counts(len(dataset.pool())))
 
 
 @cache
@@ -91,9 +98,9 @@ def test_metrics_are_those_of_scikit_learn_on_the_test_photos() -> None:
     dataset = draw_problem()
     labels, pool = dataset.labels["damage"], dataset.pool()
     head = fit_head(DAMAGE, dataset.embeddings[pool], labels.indices[pool])
-    predicted = head.probabilities(dataset.embeddings[dataset.test]).argmax(axis=1)
+    predicted = head.probabilities(dataset.embeddings[dataset.measured()]).argmax(axis=1)
     accuracy, macro_f1, _ = measure_full(dataset)["damage"]
-    truth = labels.indices[dataset.test]
+    truth = labels.indices[dataset.measured()]
     assert accuracy == pytest.approx(accuracy_score(truth, predicted))
     assert macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
 
@@ -102,9 +109,9 @@ def test_test_photos_are_never_learnt_from() -> None:
     """Their classes are turned round: a model that had seen them would not be wrong everywhere."""
     dataset = draw_problem().by_task()[1]
     damage = dataset.labels["damage"]
-    turned = TaskLabels(DAMAGE, np.where(dataset.test, 1 - damage.indices, damage.indices))
+    turned = TaskLabels(DAMAGE, np.where(dataset.measured(), 1 - damage.indices, damage.indices))
     honest = measure_full(dataset)["damage"][0]
-    fooled = measure_full(ReplayDataset(dataset.embeddings, {"damage": turned}, dataset.test))["damage"][0]
+    fooled = measure_full(replace(dataset, labels={"damage": turned}))["damage"][0]
     assert fooled == pytest.approx(1 - honest)
 
 
@@ -119,11 +126,11 @@ def test_exploration_labels_are_paid_for_and_not_trained_on() -> None:
 
 def test_before_two_classes_are_seen_the_only_one_is_predicted() -> None:
     dataset = draw_problem().by_task()[1]
-    rare = np.where(dataset.test, dataset.labels["damage"].indices, 0)
+    rare = np.where(dataset.measured(), dataset.labels["damage"].indices, 0)
     rare[dataset.pool()[-1]] = 1
-    alone = ReplayDataset(dataset.embeddings, {"damage": TaskLabels(DAMAGE, rare)}, dataset.test)
+    alone = replace(dataset, labels={"damage": TaskLabels(DAMAGE, rare)})
     curve = replay(alone, parse_strategy("random"), seed=0)
-    assert curve.values["damage"][""][0, 0] == pytest.approx((rare[dataset.test] == 0).mean())
+    assert curve.values["damage"][""][0, 0] == pytest.approx((rare[dataset.measured()] == 0).mean())
 
 
 def test_uncertainty_finds_a_rare_class_sooner_than_chance() -> None:
@@ -131,7 +138,7 @@ def test_uncertainty_finds_a_rare_class_sooner_than_chance() -> None:
     damage = (np.arange(600) % 20 == 0).astype(np.int64)
     embeddings = rng.normal(size=(600, 6)).astype(np.float32)
     embeddings[:, 0] += 3 * damage
-    dataset = ReplayDataset(embeddings, {"damage": TaskLabels(DAMAGE, damage)}, np.arange(600) >= 300)
+    dataset = ReplayDataset(embeddings, {"damage": TaskLabels(DAMAGE, damage)}, np.arange(600), np.arange(600) >= 300)
     curves = run(dataset, "random,margin", seeds=3)["damage"].values
     at_100 = label_counts(300).index(100)
     assert curves["margin"][""][:, at_100, 1].mean() > curves["random"][""][:, at_100, 1].mean()
@@ -152,7 +159,7 @@ def test_two_processes_find_what_one_finds() -> None:
 def test_each_task_has_a_queue_over_the_photos_that_say_something_of_it() -> None:
     dataset = draw_problem(60)
     curves = run(dataset, "random")
-    known = dataset.labels["cleanliness"].known & ~dataset.test
+    known = dataset.labels["cleanliness"].known & ~dataset.measured()
     assert curves["cleanliness"].labels[-1] == known.sum() < curves["damage"].labels[-1] == 45
 
 
@@ -172,7 +179,8 @@ def test_progress_is_told_after_each_replay() -> None:
 def test_a_task_that_cannot_be_learnt_is_refused(trained: Sequence[int]) -> None:
     indices = np.array([*trained, 0, 1])
     test = np.arange(len(indices)) >= len(trained)
-    dataset = ReplayDataset(np.ones((len(indices), 2), np.float32), {"damage": TaskLabels(DAMAGE, indices)}, test)
+    labels = {"damage": TaskLabels(DAMAGE, indices)}
+    dataset = ReplayDataset(np.ones((len(indices), 2), np.float32), labels, np.arange(len(indices)), test)
     with pytest.raises(LabelTableError, match="at least two classes of damage"):
         run(dataset, "random")
 
@@ -180,7 +188,7 @@ def test_a_task_that_cannot_be_learnt_is_refused(trained: Sequence[int]) -> None
 def test_a_task_without_test_photos_is_refused() -> None:
     dataset = draw_problem()
     with pytest.raises(LabelTableError, match="0 test rows"):
-        run(ReplayDataset(dataset.embeddings, dataset.labels, np.zeros(120, dtype=bool)), "random")
+        run(replace(dataset, test=np.zeros(120, dtype=bool)), "random")
 
 
 # Reporting

@@ -51,24 +51,12 @@ def test_a_byte_order_mark_is_no_part_of_the_header(write: Write) -> None:
 
 def test_the_split_of_the_file_is_kept(write: Write) -> None:
     rows = read_rows(write("file,damage,split\na.jpg,intact,train\nb.jpg,damaged,test\n"))
-    assert list(measured_rows(rows, task_labels(rows))) == [False, True]
+    np.testing.assert_array_equal(measured_rows(rows), [False, True])
 
 
-def test_without_a_split_a_fifth_is_drawn_with_the_shares_of_the_classes_and_groups_whole(write: Write) -> None:
-    lines = [f"{i}.jpg,{'intact' if i % 4 else 'damaged'},{i // 4}" for i in range(400)]
-    rows = read_rows(write("\n".join(["file,damage,group", *lines])))
-    labels = task_labels(rows)
-    test = measured_rows(rows, labels)
-    assert test.sum() == 80
-    assert labels["damage"].indices[test].sum() == 20
-    assert all(len(set(test[4 * i : 4 * i + 4])) == 1 for i in range(100))
-    np.testing.assert_array_equal(test, measured_rows(rows, labels))
-
-
-def test_an_empty_split_column_counts_as_none(write: Write) -> None:
-    lines = [f"{i}.jpg,{'intact' if i % 2 else 'damaged'}," for i in range(20)]
-    rows = read_rows(write("\n".join(["file,damage,split", *lines])))
-    assert measured_rows(rows, task_labels(rows)).sum() == 4
+@pytest.mark.parametrize("text", ["file,damage\na.jpg,intact\n", "file,damage,split\na.jpg,intact,\n"])
+def test_without_a_marked_row_there_is_no_split(text: str, write: Write) -> None:
+    assert measured_rows(read_rows(write(text))) is None
 
 
 @pytest.mark.parametrize(
@@ -117,4 +105,4 @@ def test_a_column_for_something_that_is_no_task_is_refused(write: Write) -> None
 def test_a_split_other_than_train_and_test_is_refused(write: Write, split: tuple[str, str]) -> None:
     rows = read_rows(write(f"file,damage,split\na.jpg,intact,{split[0]}\nb.jpg,damaged,{split[1]}\n"))
     with pytest.raises(LabelTableError, match="expected train and test"):
-        measured_rows(rows, task_labels(rows))
+        measured_rows(rows)

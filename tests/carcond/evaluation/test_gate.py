@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def contender(name: str, probabilities: dict[str, FloatArray]) -> ModelOnHoldout
         key: Head(TASK_BY_KEY[key], np.log(each).T, np.zeros(each.shape[1], np.float32), 1.0, cross_fitted=True)
         for key, each in probabilities.items()
     }
-    return ModelOnHoldout(name, Heads("tiny", heads), np.eye(count, dtype=np.float32))
+    return ModelOnHoldout(name, Heads("tiny", heads), np.eye(count, dtype=np.float32), np.arange(count))
 
 
 def damage_contender(name: str, answers: IntArray, confidence: float = 0.9) -> ModelOnHoldout:
@@ -282,6 +283,17 @@ def test_without_a_task_to_compare_it_says_so(tasks: list[Task]) -> None:
 
 def test_an_empty_holdout_is_too_few_labels() -> None:
     serving, candidate = damage_contender("a", EVEN), damage_contender("b", EVEN)
-    none = ModelOnHoldout("a", serving.heads, serving.embeddings[:0])
     empty = np.empty(0, dtype=np.int64)
-    assert verdict_on(ModelOnHoldout("b", candidate.heads, candidate.embeddings[:0]), none, damage=empty).accepted
+    none = ModelOnHoldout("a", serving.heads, serving.embeddings[:0], empty)
+    other = ModelOnHoldout("b", candidate.heads, candidate.embeddings[:0], empty)
+    assert verdict_on(other, none, damage=empty).accepted
+
+
+def test_a_candidate_is_not_favoured_by_the_holdout_labels_on_which_its_temperature_was_chosen() -> None:
+    """By its temperature it would be sure and right; by those chosen without each photo's own label it guesses."""
+    plain = damage_contender("a", EVEN, 0.9)
+    head = replace(plain.heads.by_task["damage"], fold_temperatures=np.full(5, 100, np.float32))
+    favoured = replace(plain, heads=replace(plain.heads, by_task={"damage": head}))
+    score = verdict_on(favoured, plain, damage=EVEN).tasks["damage"].comparisons["probability_score"]
+    assert score.serving == pytest.approx(0.99)
+    assert score.candidate == pytest.approx(0.75, abs=0.02)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,39 +115,55 @@ def test_photos_with_an_unknown_label_are_not_measured(heads: Heads) -> None:
     embeddings = np.random.default_rng(1).normal(size=(10, 8)).astype(np.float32)
     indices = np.array([0, 1, UNKNOWN, UNKNOWN, 1, 0, UNKNOWN, 0, 1, 1])
     known = indices != UNKNOWN
-    expected = evaluate(heads, embeddings[known], {"damage": indices[known]})
-    assert evaluate(heads, embeddings, {"damage": indices}) == expected
+    groups = np.arange(10)
+    expected = evaluate(heads, embeddings[known], {"damage": indices[known]}, groups[known])
+    assert evaluate(heads, embeddings, {"damage": indices}, groups) == expected
     assert expected["damage"]["photos"] == 7
 
 
 @pytest.mark.parametrize("classes", [{}, {"damage": np.full(3, UNKNOWN)}, {"cleanliness": np.zeros(3, dtype=int)}])
 def test_a_task_without_a_head_or_labels_is_not_in_the_report(classes: dict[str, IntArray], heads: Heads) -> None:
-    assert evaluate(heads, np.zeros((3, 8), dtype=np.float32), classes) == {}
+    assert evaluate(heads, np.zeros((3, 8), dtype=np.float32), classes, np.arange(3)) == {}
 
 
 def test_an_empty_holdout_gives_an_empty_report(heads: Heads) -> None:
-    assert evaluate(heads, np.zeros((0, 8), dtype=np.float32), {"damage": np.zeros(0, dtype=np.int64)}) == {}
+    nothing = np.zeros(0, dtype=np.int64)
+    assert evaluate(heads, np.zeros((0, 8), dtype=np.float32), {"damage": nothing}, nothing) == {}
 
 
 def test_a_report_can_be_written_as_json(heads: Heads) -> None:
-    report = evaluate(heads, np.zeros((2, 8), dtype=np.float32), {"damage": np.array([0, 1])})
+    report = evaluate(heads, np.zeros((2, 8), dtype=np.float32), {"damage": np.array([0, 1])}, np.arange(2))
     assert json.loads(json.dumps(report)) == report
 
 
 def test_calibration_is_measured_at_temperature_one_and_at_the_chosen_one(heads: Heads) -> None:
     rng = np.random.default_rng(2)
     embeddings, indices = rng.normal(size=(30, 8)).astype(np.float32), rng.integers(0, 2, size=30)
-    report = evaluate(heads, embeddings, {"damage": indices})["damage"]
+    report = evaluate(heads, embeddings, {"damage": indices}, np.arange(30))["damage"]
     head = heads.by_task["damage"]
     assert report["before"] == calibration_figures(softmax(head.logits(embeddings)), indices)
     assert report["after"] == calibration_figures(head.probabilities(embeddings), indices)
     assert report["after"]["nll"] == report["nll"]
 
 
+def test_calibration_is_measured_by_temperatures_that_were_chosen_without_the_photo(heads: Heads) -> None:
+    rng = np.random.default_rng(2)
+    embeddings, indices = rng.normal(size=(30, 8)).astype(np.float32), rng.integers(0, 2, size=30)
+    groups = rng.integers(0, 12, size=30)
+    temperatures = np.array([0.5, 1, 2, 3, 4], dtype=np.float32)
+    head = replace(heads.by_task["damage"], fold_temperatures=temperatures)
+    report = evaluate(replace(heads, by_task={"damage": head}), embeddings, {"damage": indices}, groups)["damage"]
+    expected = np.stack(
+        [softmax(head.logits(embeddings)[i : i + 1] / temperatures[groups[i] % 5])[0] for i in range(30)]
+    )
+    assert report["after"]["nll"] == pytest.approx(calibration_figures(expected, indices)["nll"], rel=1e-5)
+    assert report["after"]["brier"] == pytest.approx(calibration_figures(expected, indices)["brier"], rel=1e-5)
+
+
 def test_figures_lie_in_their_intervals(heads: Heads) -> None:
     rng = np.random.default_rng(3)
     embeddings, indices = rng.normal(size=(30, 8)).astype(np.float32), rng.integers(0, 2, size=30)
-    report = evaluate(heads, embeddings, {"damage": indices})["damage"]
+    report = evaluate(heads, embeddings, {"damage": indices}, np.arange(30))["damage"]
     for name in ("accuracy", "macro_f1"):
         low, high = report[f"{name}_interval"]
         assert 0 <= low < report[name] < high <= 1

@@ -10,7 +10,7 @@ from carcond.data.dataset import LabelledSet, labelled_set, merge_annotations
 from carcond.data.split import HOLDOUT, TRAIN
 from carcond.evaluation.metrics import evaluate
 from carcond.evaluation.report_card import report_card
-from carcond.model.head_fitting import fit_heads
+from carcond.model.head_fitting import Holdout, fit_heads
 from carcond.model.heads import Heads
 from carcond.store.tables import AnnotationRow, Photo
 from carcond.taxonomy import CLEANLINESS, DAMAGE
@@ -72,7 +72,7 @@ def test_a_card_can_be_written_as_json(labelled: LabelledSet, heads: Heads) -> N
 
 def test_the_holdout_is_measured_and_nothing_else(labelled: LabelledSet, heads: Heads) -> None:
     card = report_card(labelled, heads)
-    assert card["holdout"] == evaluate(heads, *labelled.side(holdout=True))
+    assert card["holdout"] == evaluate(heads, *labelled.side(holdout=True), labelled.groups[labelled.holdout])
     assert card["labels"] == {"train": 80, "holdout": 40, "unusable": 0}
     # Where the two annotators differ there is a tie, and no label.
     assert card["labelled_by_task"] == {"cleanliness": 120, "damage": 114}
@@ -83,6 +83,13 @@ def test_the_temperature_comes_with_the_photos_it_was_chosen_on(labelled: Labell
     calibration = report_card(labelled, heads)["calibration"]["cleanliness"]
     temperature = round(heads.by_task["cleanliness"].temperature, 4)
     assert calibration == {"temperature": temperature, "cross_fitted": True, "photos": 80}
+
+
+def test_a_temperature_that_was_chosen_on_the_holdout_too_counts_its_photos(labelled: LabelledSet) -> None:
+    holdout = Holdout(*labelled.side(holdout=True), labelled.groups[labelled.holdout])
+    heads = fit_heads("tiny", *labelled.side(holdout=False), holdout=holdout)
+    photos = {task: facts["photos"] for task, facts in report_card(labelled, heads)["calibration"].items()}
+    assert photos == {"cleanliness": 120, "damage": 114}
 
 
 def test_a_temperature_that_was_not_chosen_was_chosen_on_no_photo(labelled: LabelledSet, heads: Heads) -> None:

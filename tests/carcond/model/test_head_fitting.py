@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from carcond.arrays import UNKNOWN, BoolArray, FloatArray, IntArray, softmax
 from carcond.data.folds import stratified_folds
 from carcond.errors import NotEnoughLabelsError
-from carcond.model.head_fitting import fit_heads, fit_linear, fit_temperature
+from carcond.model.head_fitting import Holdout, fit_heads, fit_linear, fit_temperature
 from carcond.model.heads import Head
 from carcond.taxonomy import CLEANLINESS, DAMAGE, TASKS, Task
 from tests.carcond.drawn_sets import draw_set
@@ -215,6 +215,13 @@ def test_the_temperature_is_that_of_a_slow_grid_search(sharpness: float, count: 
     assert fit_temperature(logits, indices) == pytest.approx(grid[np.argmin(losses)], rel=0.01)
 
 
+def test_a_weight_counts_a_photo_so_many_times() -> None:
+    logits, indices = sample_logits(3.0, count=60)
+    times = np.arange(60) % 4
+    repeated = fit_temperature(np.repeat(logits, times, axis=0), np.repeat(indices, times))
+    assert fit_temperature(logits, indices, times.astype(np.float64)) == pytest.approx(repeated, rel=1e-6)
+
+
 def test_a_dozen_photos_that_were_all_told_right_do_not_make_a_head_very_sure() -> None:
     logits, _ = sample_logits(1.0)
     told = logits.argmax(axis=1)
@@ -308,3 +315,102 @@ def test_too_few_fresh_photos_leave_the_temperature_at_one() -> None:
     assert not head.cross_fitted
     nothing = fit_heads("tiny", embeddings, {"damage": indices}, fresh=np.zeros(40, dtype=np.bool_))
     assert not nothing.by_task["damage"].cross_fitted
+
+
+# With a hold-out
+
+
+def hard_and_ordinary(hard: int, ordinary: int, seed: int = 0) -> tuple[FloatArray, IntArray, BoolArray]:
+    """Photos of two classes, of which the hard ones lie close to the boundary, as chosen ones do."""
+    rng = np.random.default_rng(seed)
+    is_hard = np.arange(hard + ordinary) < hard
+    indices = rng.integers(0, 2, hard + ordinary)
+    embeddings = 0.5 * rng.normal(size=(hard + ordinary, 16))
+    embeddings[:, 0] += np.where(is_hard, 0.3, 1.0) * (2 * indices - 1)
+    return embeddings.astype(np.float32), indices, is_hard
+
+
+def test_the_temperature_is_that_of_the_training_photos_and_ten_times_the_holdout_at_the_same_sum_of_weights() -> None:
+    embeddings, indices, is_hard = hard_and_ordinary(150, 30)
+    groups = np.arange(1000, 1030)
+    holdout = Holdout(embeddings[~is_hard], {"damage": indices[~is_hard]}, groups)
+    head = fit_heads("tiny", embeddings[is_hard], {"damage": indices[is_hard]}, holdout=holdout).by_task["damage"]
+    fold = stratified_folds(indices[is_hard], 5, 0)
+    logits = np.zeros((150, 2), np.float32)
+    for k in range(5):
+        weight, bias = fit_linear(embeddings[is_hard][fold != k], indices[is_hard][fold != k], 2)
+        logits[fold == k] = embeddings[is_hard][fold == k] @ weight.T + bias
+    held = head.logits(embeddings[~is_hard])
+
+    def expected(kept: BoolArray) -> float:
+        count = 150 + kept.sum()
+        grid = np.geomspace(0.05, 20, 4000)
+        losses = []
+        for each in grid:
+            total = 150 * nll(logits, indices[:150], each) + 10 * kept.sum() * nll(
+                held[kept], indices[150:][kept], each
+            )
+            losses.append(total * count / (150 + 10 * kept.sum()) - lognorm.logpdf(each, s=0.5) - np.log(each))
+        return float(grid[np.argmin(losses)])
+
+    assert head.temperature == pytest.approx(expected(np.ones(30, dtype=np.bool_)), rel=0.01)
+    assert head.fold_temperatures is not None
+    for k, found in enumerate(head.fold_temperatures):
+        assert found == pytest.approx(expected(groups % 5 != k), rel=0.01)
+
+
+def test_weights_are_never_fitted_on_the_holdout() -> None:
+    embeddings, indices, is_hard = hard_and_ordinary(60, 30)
+    train = embeddings[is_hard], {"damage": indices[is_hard]}
+    holdout = Holdout(embeddings[~is_hard], {"damage": 1 - indices[~is_hard]}, np.arange(30))
+    alone, beside = fit_heads("tiny", *train), fit_heads("tiny", *train, holdout=holdout)
+    np.testing.assert_array_equal(alone.by_task["damage"].weight, beside.by_task["damage"].weight)
+    assert beside.by_task["damage"].temperature > 2 * alone.by_task["damage"].temperature
+
+
+def test_a_head_fitted_on_hard_photos_is_calibrated_for_ordinary_ones_by_the_holdout() -> None:
+    embeddings, indices, is_hard = hard_and_ordinary(150, 3030)
+    held, new = slice(150, 180), slice(180, None)
+    gaps = []
+    for holdout in (None, Holdout(embeddings[held], {"damage": indices[held]}, np.arange(30))):
+        head = fit_heads("tiny", embeddings[is_hard], {"damage": indices[is_hard]}, holdout=holdout).by_task["damage"]
+        probabilities = head.probabilities(embeddings[new])
+        right = probabilities.argmax(axis=1) == indices[new]
+        gaps.append(abs(float(probabilities.max(axis=1).mean() - right.mean())))
+    blind, aware = gaps
+    assert 2 * aware < blind
+
+
+def test_the_label_of_a_holdout_photo_has_no_part_in_the_probability_that_it_is_measured_by() -> None:
+    embeddings, indices, is_hard = hard_and_ordinary(60, 30)
+    groups = np.arange(30) // 2  # pairs that share a group
+    found = []
+    for turned in (False, True):
+        classes = indices[~is_hard].copy()
+        if turned:
+            classes[:2] = 1 - classes[:2]
+        holdout = Holdout(embeddings[~is_hard], {"damage": classes}, groups)
+        head = fit_heads("tiny", embeddings[is_hard], {"damage": indices[is_hard]}, holdout=holdout).by_task["damage"]
+        found.append(head.holdout_probabilities(embeddings[~is_hard], groups))
+    np.testing.assert_array_equal(found[0][:2], found[1][:2])
+    assert np.abs(found[0][2:10] - found[1][2:10]).max() > 0.001
+
+
+def test_with_too_few_training_labels_for_folds_the_temperature_is_chosen_on_the_holdout() -> None:
+    embeddings, indices, is_hard = hard_and_ordinary(30, 30)
+    some = np.concatenate([np.flatnonzero(indices[:30] == k)[:2] for k in (0, 1)])
+    holdout = Holdout(embeddings[~is_hard], {"damage": indices[~is_hard]}, np.arange(30))
+    head = fit_heads("tiny", embeddings[some], {"damage": indices[some]}, holdout=holdout).by_task["damage"]
+    assert head.cross_fitted
+    logits = head.logits(embeddings[~is_hard])
+    assert head.temperature == pytest.approx(fit_temperature(logits, indices[~is_hard]), rel=1e-5)
+
+
+def test_a_holdout_without_labels_of_the_task_changes_nothing() -> None:
+    embeddings, indices = draw_set(60, 2)
+    expected = fit_heads("tiny", embeddings, {"damage": indices}).by_task["damage"]
+    for classes in ({}, {"damage": np.full(3, UNKNOWN)}):
+        holdout = Holdout(embeddings[:3], classes, np.arange(3))
+        head = fit_heads("tiny", embeddings, {"damage": indices}, holdout=holdout).by_task["damage"]
+        assert head.temperature == expected.temperature
+        assert head.fold_temperatures is None

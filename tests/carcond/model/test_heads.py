@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.special import softmax as reference_softmax
 from carcond.arrays import FloatArray, softmax
 from carcond.errors import RegistryError
 from carcond.model.head_fitting import fit_heads
-from carcond.model.heads import Heads, joint_confidence
+from carcond.model.heads import Heads, holdout_folds, joint_confidence
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 from tests.carcond.drawn_sets import draw_set
 
@@ -146,8 +147,31 @@ def test_a_head_of_the_wrong_shape_or_temperature_is_refused(
     name: str, shape: tuple[int, ...], heads: Heads, tmp_path: Path
 ) -> None:
     rewrite(heads, tmp_path / "heads.safetensors", {name: np.zeros(shape, dtype=np.float32)})
-    with pytest.raises(RegistryError, match=r"expected damage\.(weight \(2, D\)|temperature between)"):
+    with pytest.raises(
+        RegistryError, match=r"expected damage\.weight \(2, D\)|expected temperatures of damage between"
+    ):
         Heads.load(tmp_path / "heads.safetensors")
+
+
+@pytest.mark.parametrize("temperatures", [np.ones((5, 1)), np.ones(0), np.array([1, 0]), np.array([np.nan, 1])])
+def test_fold_temperatures_that_are_none_are_refused(temperatures: FloatArray, heads: Heads, tmp_path: Path) -> None:
+    changes: dict[str, FloatArray | None] = {"fold_temperatures": temperatures.astype(np.float32)}
+    rewrite(heads, tmp_path / "heads.safetensors", changes)
+    with pytest.raises(RegistryError, match=r"fold_temperatures \(F,\)|expected temperatures of damage"):
+        Heads.load(tmp_path / "heads.safetensors")
+
+
+def test_temperatures_of_the_folds_of_the_holdout_are_kept(heads: Heads, tmp_path: Path) -> None:
+    temperatures = np.array([0.5, 1, 2, 3, 4], dtype=np.float32)
+    head = replace(heads.by_task["damage"], fold_temperatures=temperatures)
+    replace(heads, by_task={**heads.by_task, "damage": head}).save(tmp_path / "heads.safetensors")
+    by_task = Heads.load(tmp_path / "heads.safetensors").by_task
+    np.testing.assert_array_equal(by_task["damage"].fold_temperatures, temperatures)
+    assert by_task["cleanliness"].fold_temperatures is None
+
+
+def test_a_group_of_the_holdout_is_in_one_fold_for_ever() -> None:
+    assert holdout_folds(np.array([3, 8, 4, 3]), 5).tolist() == [3, 3, 4, 3]
 
 
 def test_a_file_without_any_head_is_refused(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_lines_that_are_no_promotions_are_skipped(line: Any) -> None:
         ("damage.temperature", np.full(1, np.nan, np.float32)),
         ("damage.temperature", np.full(1, np.inf, np.float32)),
         ("damage.cross_fitted", np.zeros(0, np.float32)),
+        ("damage.fold_temperatures", np.zeros(5, np.float32)),
         ("damage.weight", np.full((2, 24), np.nan, np.float32)),
         ("damage.weight", np.full((2, 24), np.inf, np.float32)),
         ("damage.weight", np.zeros((2, 0), np.float32)),

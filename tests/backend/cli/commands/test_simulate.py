@@ -62,6 +62,43 @@ def test_without_json_it_tells_curves_and_labels_needed(folder: Path) -> None:
     assert "relative to random" in text
 
 
+def test_without_a_split_each_seed_has_a_test_set_of_its_own(folder: Path) -> None:
+    assert json.loads(run(folder, "--json"))["test_sets"] == 2
+    assert "95 % band over 2 test sets" in " ".join(run(folder).split())
+
+
+def with_columns(folder: Path, **columns: list[str]) -> None:
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *columns])
+        writer.writeheader()
+        writer.writerows(row | {name: cells[i] for name, cells in columns.items()} for i, row in enumerate(rows))
+
+
+def test_a_split_is_kept_to_unless_it_should_rotate(folder: Path) -> None:
+    with_columns(folder, split=["test" if i < 10 else "train" for i in range(COUNT)])
+    facts = json.loads(run(folder, "--json"))
+    assert (facts["test_sets"], facts["full"]["damage"]["labels"]) == (1, 30)
+    facts = json.loads(run(folder, "--json", "--rotate"))
+    assert (facts["test_sets"], facts["full"]["damage"]["labels"]) == (2, 32)
+
+
+def test_the_calibration_error_at_50_labels_is_printed(folder: Path) -> None:
+    rows = [line for line in (folder / "labels.csv").read_text().splitlines() if line]
+    (folder / "labels.csv").write_text("\n".join([rows[0], *rows[1:] * 2]))
+    with_columns(folder, group=[str(i) for i in range(2 * COUNT)])
+    table = run(folder).partition("calibration error")[2]
+    assert "50 labels" in table
+
+
+def test_the_strategy_of_the_service_is_called_default_too(folder: Path) -> None:
+    default = json.loads(run(folder, "--json", "--strategies", "default", "--publish-every", "10"))
+    live = json.loads(run(folder, "--json", "--strategies", "live", "--publish-every", "10"))
+    assert default == live
+    assert live["publish_every"] == 10
+
+
 def test_embeddings_are_kept_and_photos_not_needed_a_second_way(folder: Path) -> None:
     """The photos may also be given by the folder they lie in."""
     first = run(folder, "--json")
