@@ -91,7 +91,7 @@ def test_every_server_has_a_health_check_and_is_restarted(name: str) -> None:
     assert service(name)["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", [*ONCE, *SERVERS])
+@pytest.mark.parametrize("name", [*sorted(ONCE), *SERVERS])
 def test_every_container_is_confined(name: str) -> None:
     one = service(name)
     assert one["cap_drop"] == ["ALL"]
