@@ -163,8 +163,16 @@ class _Camera:
 
     @staticmethod
     def _wait_for_pre_label(page: Page) -> None:
-        page.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked").first.wait_for()
-        page.wait_for_timeout(1500)  # the picture fades in
+        """Wait for a photo with a chosen answer, labelling those that open without one."""
+        while True:
+            page.get_by_text("· carcond-").first.wait_for()
+            page.wait_for_timeout(1500)  # the picture fades in
+            if page.locator(".ant-checkbox-wrapper-checked, .ant-radio-wrapper-checked").count():
+                return
+            for key in ("1", "4"):
+                page.keyboard.press(key)
+            with page.expect_response(lambda response: "id=next_task" in response.url):
+                page.keyboard.press("Control+Enter")
 
     def _keep(self, page: Page, name: str) -> None:
         picture = Image.open(BytesIO(page.screenshot())).convert("RGB")

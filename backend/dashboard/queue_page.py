@@ -30,7 +30,7 @@ def show(project: int) -> None:
         return
     st.write(
         "The photos that Label Studio serves next: its slots in turn, and in each slot the least sure first. Slot 0 "
-        "holds randomly sampled photos, the others hold those that the model is least sure of."
+        "holds the hold-out, sampled at random, the others hold those that the model is least sure of."
     )
     url = project_url(browser_base(services.settings), project)
     st.markdown(f"[Label these photos]({url})\n\n{numbered_steps()}")
@@ -41,6 +41,8 @@ def _card(place: int, photo: QueuedPhoto) -> PhotoCard:
     slot = "exploration slot" if photo.slot == 0 else f"slot {photo.slot}"
     answers = [(TASK_BY_KEY[task], key, p) for task, (key, p) in photo.answers.items()]
     lines = [f"{task.en}: {task.condition(key).en} {p:.0%}" for task, key, p in answers]
+    if not answers:
+        lines.append("Opens with no answer chosen")
     if photo.confidence is not None:
         lines.append(f"All right together: {photo.confidence:.0%}")
     return PhotoCard(photo.task_id, photo.url, f"{place}. Photo {photo.task_id}, {slot}", [*lines, photo.reason])

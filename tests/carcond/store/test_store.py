@@ -451,3 +451,10 @@ def test_a_traceback_does_not_hold_what_was_to_be_written(store: Store) -> None:
     told = "".join(traceback.format_exception(caught.value))
     assert "INSERT INTO photo" in told
     assert "0a1b" not in told
+
+
+def test_splits_are_those_of_known_tasks(store: Store) -> None:
+    store.mirror_tasks(PROJECT, [task(1), task(2), task(3)])
+    store.update_photos(PROJECT, [{"task_id": 1, "side": TRAIN}, {"task_id": 2, "side": HOLDOUT}])
+    assert store.splits(PROJECT, [3, 2, 1, 99]) == {1: TRAIN, 2: HOLDOUT, 3: None}
+    assert store.splits(PROJECT + 1, [1]) == {}

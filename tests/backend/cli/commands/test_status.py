@@ -11,6 +11,7 @@ from backend.jobs.queue import FINETUNES, get_job_queue
 from backend.jobs.turn_log import record_turn
 from backend.project.status import next_step
 from backend.services import get_services
+from carcond.data.split import TRAIN
 from carcond.errors import StoreError
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
@@ -96,9 +97,10 @@ def test_labels_saved_are_not_known_of_an_imported_set(labelled: Garage) -> None
 
 
 def test_labels_since_the_version_count(labelled: Garage) -> None:
-    waiting = [p for p in labelled.services.store.photos(PROJECT) if p.side is None]
+    photos = labelled.services.store.photos(PROJECT)
+    waiting = [p.task_id for p in photos if p.side == TRAIN and p.task_id not in labelled.rows()]
     before = facts()["labels"]
-    labelled.label(waiting[0].task_id)
+    labelled.label(waiting[0])
     labelled.loop._read()
     assert facts()["labels"] == before | {"train": before["train"] + 1}
 
