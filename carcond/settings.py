@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     backbone: str = Field("efficientnet_b4", description="Backbone, by its name in timm.")
     backbone_weights: str = Field("hub", description="`hub`, or a `.safetensors` or tensors-only `.pth` file.")
     views: Annotated[tuple[int, ...], NoDecode] = Field(
-        (224,),
+        (224, 448),
         description="Views of a photo that are encoded together, as the sides of squares in pixels: `224`, or "
         "`224+448`, which sees small damage better and takes five times the time.",
     )

@@ -111,6 +111,7 @@ def make_settings(models_dir: Path, database_url: str, monkeypatch: pytest.Monke
         "DATABASE_URL": database_url,
         "CARCOND_MODELS_DIR": str(models_dir),
         "CARCOND_ENCODER_THREADS": "1",
+        "CARCOND_VIEWS": "224",
         "CARCOND_DEBOUNCE_S": "0",
         "LABEL_STUDIO_API_KEY": API_KEY,
         "LABEL_STUDIO_URL": "http://127.0.0.1:1",
