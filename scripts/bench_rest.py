@@ -25,6 +25,7 @@ from carcond.data.synthetic_photos import draw_picture
 from carcond.model.encoder import Encoder
 from carcond.model.version_card import VersionCard
 from carcond.registry.registry import Registry
+from carcond.settings import get_settings
 from carcond.taxonomy import CLEANLINESS, DAMAGE
 from carcond.training.network import build_encoder
 from scripts import redis_server
@@ -66,7 +67,7 @@ def bench_rest(folder: Path) -> dict[str, Any]:
 
 
 def _make_models(models_dir: Path) -> Encoder:
-    encoder = Encoder.load(build_encoder(models_dir, "efficientnet_b4", "random"))
+    encoder = Encoder.load(build_encoder(models_dir, "efficientnet_b4", "random", get_settings().views))
     registry = Registry(models_dir, _PROJECT)
     registry.promote(registry.write(made_up_heads(encoder), VersionCard(), []))
     return encoder

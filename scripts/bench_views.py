@@ -26,6 +26,8 @@ from scripts.bench_explain import noise_photo
 _FOLDS = 5
 _TIMED_PHOTOS = 30
 _MAX_PIXELS = 100_000_000
+# Minimum number of photos of a source to leave it out: a pair with fewer measures the other source alone.
+_LEAST_SOURCE = 100
 # Half the width of the 95 % interval of a mean, in standard errors.
 _BAND = 1.96
 
@@ -160,7 +162,8 @@ def _left_out(table: Sequence[Row], known: LabelledPhotos, embeddings: FloatArra
 def _pairs(
     indices: IntArray, sources: np.ndarray[Any, np.dtype[np.str_]]
 ) -> Iterator[np.ndarray[Any, np.dtype[np.bool_]]]:
-    names = np.unique(sources)
+    names, counts = np.unique(sources, return_counts=True)
+    names = names[counts >= _LEAST_SOURCE]
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
             if set(indices[sources == one]).isdisjoint(indices[sources == other]):

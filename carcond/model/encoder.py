@@ -24,7 +24,7 @@ from carcond.model.encoder_card import ONNX_NAME, EncoderCard, EncoderRequest, f
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
-"""Photos per run of the network; more at once are not faster."""
+"""Tiles of photos per run of the network; more at once are not faster."""
 
 _CURRENT_NAME = "current"
 
@@ -156,8 +156,9 @@ class Encoder:
                 f"expected float32 pixels of shape (N, 3, {self.spec.size}, {self.spec.size}), "
                 f"got {pixels.dtype} {pixels.shape}"
             )
-        for start in range(0, len(pixels), BATCH_SIZE):
-            yield slice(start, start + BATCH_SIZE)
+        size = max(1, BATCH_SIZE // self.card.tiles)
+        for start in range(0, len(pixels), size):
+            yield slice(start, start + size)
 
     def _run(self, outputs: list[str], pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         results: list[NDArray[np.float32]] = self._session.run(outputs, {"pixels": pixels})

@@ -66,8 +66,8 @@ class EncoderCard(BaseModel):
         weights_sha256: hash of the weights' names and values.
         onnx_sha256: hash of `encoder.onnx`.
         input: input size and normalisation.
-        views: sides of the views that the network sees of a photo, in pixels; the last is the input's. Cards without
-            them are of one view.
+        views: sides of the views that the network sees of a photo, in pixels; the last is the input's. Larger ones are
+            seen in tiles of the size of the first. Cards without them are of one view.
         dimension: length of an embedding: that of all views together.
         created: date and time, ISO 8601, UTC.
         versions: of the packages that made it.
@@ -90,6 +90,11 @@ class EncoderCard(BaseModel):
     created: str
     versions: dict[str, str]
     tuning: Tuning | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Number of squares of the smallest view's size that the network sees of a photo."""
+        return sum((side // self.views[0]) ** 2 for side in self.views)
 
 
 class _Format(BaseModel):

@@ -10,7 +10,7 @@ from torch import nn
 
 from carcond.errors import TrainingError
 from carcond.training.pretrained_weights import Backbone
-from carcond.training.views import PackedStages, unpack_activations
+from carcond.training.views import PackedStages, unpack_tiles
 
 _STEM = ("conv_stem", "bn1")
 _END = ("conv_head", "bn2")
@@ -52,7 +52,7 @@ def split_backbone(backbone: Backbone, first_trained: str) -> tuple[nn.Module, B
     frozen.requires_grad_(False).eval()
     if len(backbone.views) == 1:
         return frozen, replace(backbone, module=trained)
-    return PackedStages(frozen, backbone.views), replace(backbone, module=trained, split=unpack_activations)
+    return PackedStages(frozen, backbone.views), replace(backbone, module=trained, split=unpack_tiles)
 
 
 def freeze_statistics(network: nn.Module) -> None:

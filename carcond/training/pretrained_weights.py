@@ -19,7 +19,7 @@ from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.model.car_detector import CLASS_COUNT, CarHead
 from carcond.model.encoder_card import ONE_VIEW, EncoderRequest, Tuning, encoder_request
 from carcond.settings import check_views
-from carcond.training.views import Split, ViewNetwork, shrink_pixels
+from carcond.training.views import Split, ViewNetwork, cut_tiles
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Backbone:
 
     Attributes:
         name: timm's name of the network.
-        module: pixels (N, 3, S, S) of one view -> feature map (N, channels, h, w). Its weights have timm's names.
+        module: pixels (N, 3, s, s) of one tile -> feature map (N, channels, h, w). Its weights have timm's names.
         channels: of the feature map of one view.
         spec: input size and normalisation.
         views: sides of the views of a photo, in pixels, from small to large; the last is the input's.
@@ -51,7 +51,7 @@ class Backbone:
         fallback_reason: why this is not the requested backbone; None when it is.
         car_head: the pretrained classifier, None when the weights have none, or were fine-tuned since.
         tuning: the project whose labels it was fine-tuned on, in the live loop; None for any other.
-        split: from the input to that of each view; another one when `module` is not the whole network.
+        split: from the input to its tiles; another one when `module` is not the whole network.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Backbone:
     fallback_reason: str | None = None
     car_head: CarHead | None = None
     tuning: Tuning | None = None
-    split: Split = shrink_pixels
+    split: Split = cut_tiles
 
     @property
     def dimension(self) -> int:

@@ -111,6 +111,7 @@ def make_settings(models_dir: Path, database_url: str, monkeypatch: pytest.Monke
         "DATABASE_URL": database_url,
         "CARCOND_MODELS_DIR": str(models_dir),
         "CARCOND_ENCODER_THREADS": "1",
+        "CARCOND_VIEWS": "224",
         "CARCOND_DEBOUNCE_S": "0",
         # A tiny encoder is hardly ever sure.
         "CARCOND_PRELABEL_MIN_CONFIDENCE": "0",

@@ -179,7 +179,7 @@ def test_views_are_joined_by_plus(monkeypatch: pytest.MonkeyPatch, value: str, v
 
 
 @pytest.mark.parametrize(
-    "value", ["two", "224,448", "224+", "-224", "448+224", "224+224", "224+320", "100+200", "31", "224+2240", "٢٢٤"]
+    "value", ["two", "224,448", "224+", "-224", "448+224", "224+224", "224+320", "31", "224+2240", "٢٢٤"]
 )
 def test_views_that_no_network_can_see_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("CARCOND_VIEWS", value)

@@ -27,7 +27,7 @@ def test_both_parts_together_compute_what_the_backbone_does(stage: str) -> None:
     assert map_shape(frozen, 64) == tuple(between.shape[1:])
 
 
-@pytest.mark.parametrize("views", [(64, 128), (32, 64, 192)])
+@pytest.mark.parametrize("views", [(64, 128), (32, 64, 192), (50, 100)])
 @pytest.mark.parametrize("stage", ["blocks.0", "blocks.3", "conv_head"])
 def test_both_parts_together_compute_what_the_backbone_does_of_several_views(
     stage: str, views: tuple[int, ...]

@@ -160,17 +160,19 @@ def seen_twice(seen_twice_dir: Path) -> Encoder:
     return Encoder.load(seen_twice_dir, threads=1)
 
 
-def test_several_views_are_the_network_on_each_concatenated() -> None:
+def test_two_views_are_the_whole_photo_and_its_quarters_concatenated() -> None:
     backbone = load_backbone(SMALL, "random", VIEWS)
     pixels = random_views(2)
     # (N, 3, 64, 2, 64, 2): the mean of each square of four pixels.
-    small = torch.from_numpy(pixels.numpy().reshape(2, 3, 64, 2, 64, 2).mean(axis=(3, 5)))
+    whole = torch.from_numpy(pixels.numpy().reshape(2, 3, 64, 2, 64, 2).mean(axis=(3, 5)))
     with torch.inference_mode():
         embedding, feature_map = TwoHeadNetwork(backbone).eval().encode(pixels)
-        maps = [backbone.module(view).numpy() for view in (small, pixels)]
-    expected = np.concatenate([np.kron(maps[0], np.ones((2, 2), np.float32)), maps[1]], axis=1)
+        small = backbone.module(whole).numpy()
+        quarters = [[backbone.module(pixels[:, :, i : i + 64, j : j + 64]).numpy() for j in (0, 64)] for i in (0, 64)]
+    large = np.block(quarters)
+    expected = np.concatenate([np.kron(small, np.ones((2, 2), np.float32)), large], axis=1)
     np.testing.assert_allclose(feature_map.numpy(), expected, atol=1e-5 * np.abs(expected).max())
-    pooled = np.concatenate([each.mean(axis=(2, 3)) for each in maps], axis=1)
+    pooled = np.concatenate([each.mean(axis=(2, 3)) for each in (small, large)], axis=1)
     np.testing.assert_allclose(embedding.numpy(), pooled, atol=1e-5 * np.abs(pooled).max())
 
 
@@ -240,8 +242,8 @@ def test_resized_views_keep_their_proportions() -> None:
 
 
 def test_views_that_do_not_fit_the_image_size_are_an_encoder_error() -> None:
-    with pytest.raises(EncoderError, match=r"2 views do not fit an input of 224 pixels: .*got 112\+224"):
-        load_backbone(SMALL, "random", (224, 448)).resized(224)
+    with pytest.raises(EncoderError, match=r"2 views do not fit an input of 225 pixels: .*got 112\+225"):
+        load_backbone(SMALL, "random", (224, 448)).resized(225)
 
 
 def test_building_with_other_views_puts_another_encoder_in_use_and_one_view_is_named_as_ever(tmp_path: Path) -> None:
