@@ -62,7 +62,7 @@ class Snapshot:
             self.embeddings,
             np.array([row.task_id in unlabelled for row in rows], dtype=bool),
             np.array([row.side == HOLDOUT for row in rows], dtype=bool),
-            np.array([draw_number(row.project_id, row.task_id) for row in rows], dtype=np.float32),
+            np.array([draw_number("photo", row.project_id, row.task_id) for row in rows], dtype=np.float32),
             np.array([kept.get(row.task_id, 0) for row in rows], dtype=np.int64),
         )
 

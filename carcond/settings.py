@@ -63,7 +63,7 @@ def check_views(views: tuple[int, ...]) -> tuple[int, ...]:
     Raises:
         ValueError: they cannot be seen.
     """
-    in_range = all(32 <= side <= 1024 for side in views)
+    in_range = bool(views) and all(32 <= side <= 1024 for side in views)
     if not in_range or not all(large > small and large % small == 0 for small, large in itertools.pairwise(views)):
         raise ValueError(
             "expected the side of a view in pixels, 32 to 1024, or several like 224+448, each a multiple of the one "

@@ -185,11 +185,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(autouse=True)
 def servers_outlive_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """A server that ended in a test fails that test, with the end of its log, and is there again for the next one."""
-    if "stack" not in request.fixturenames:
-        yield
-        return
-    running: Stack = request.getfixturevalue("stack")
+    running = request.getfixturevalue("stack") if "stack" in request.fixturenames else None
     yield
+    if not isinstance(running, Stack):
+        return
     ended = running.ended()
     for name in ended:
         running.restart(name)

@@ -10,6 +10,7 @@ from backend.label_studio.client import LabelStudioApi
 from backend.label_studio.people import name_of, names
 from backend.label_studio.way_in import AS_DISPLAYED, LABEL_ALL, browser_base, project_url
 from backend.snapshot import model_selected_tasks
+from carcond.data.split import HOLDOUT
 from carcond.errors import LabelStudioError
 from carcond.store.tables import AnnotationRow
 
@@ -57,15 +58,12 @@ def check_annotators(project: ProjectExamination) -> Iterator[Finding]:
     """Check that every annotator gets the hold-out's share of photos."""
     services = project.whole.services
     share = 1 / (services.settings.slots + 1)
-    photos = services.store.photos(project.id)
-    drawn = {photo.task_id for photo in photos if photo.drawn}
-    if drawn <= {row.task_id for row in services.store.annotations(project.id)}:
-        yield fine("no photo of the hold-out is left to label")
-        return
-    shares = drawn_shares(
-        services.store.annotations(project.id), model_selected_tasks(services.store, project.id), drawn
-    )
-    past = [each for each in shares if each.is_too_small(share)]
+    held = {photo.task_id for photo in services.store.photos(project.id) if photo.side == HOLDOUT}
+    annotations = services.store.annotations(project.id)
+    left = len(held - {row.task_id for row in annotations})
+    shares = drawn_shares(annotations, model_selected_tasks(services.store, project.id), held)
+    # Photos that a person should have been served and was not are still there, unless the hold-out was used up.
+    past = [each for each in shares if each.is_too_small(share) and each.labels * share - each.drawn <= left]
     if not past:
         judged = sum(each.labels >= _LEAST for each in shares)
         yield fine(f"{judged} of {len(shares)} have labelled enough to tell")

@@ -19,14 +19,14 @@ from backend.label_studio.client import LabelStudioApi, PredictionDraft, StoredP
 from backend.loop.sync import REFUSED, prediction_row
 from carcond.errors import LabelStudioError
 from carcond.fault_points import reach
-from carcond.registry.version_names import SUPERSEDED_VERSION, is_ours
+from carcond.registry.version_names import COLD_START_VERSION, SUPERSEDED_VERSION, is_ours
 from carcond.store.store import Store
 from carcond.store.tables import PredictionRow
 
 logger = logging.getLogger(__name__)
 
 # Scores are published with six digits.
-_SCORE_TOLERANCE = 1e-6
+_SCORE_TOLERANCE = 5e-7
 
 Finish = Callable[[PredictionDraft], PredictionDraft]
 """Completes a draft just before it is written, in several threads: adds slow parts, while other writes wait."""
@@ -150,14 +150,16 @@ def is_current(draft: PredictionDraft, rows: Sequence[PredictionRow], exploratio
         draft: what it should hold.
         rows: our predictions of the draft's task.
         exploration_slot: moving from one of the other slots to another is not worth a write. In this slot a photo has
-            one score for ever: with another, an earlier release has published it with answers.
+            one score for ever: with another, an earlier release has published it with answers. Before the first
+            version a score is the photo's place in the order, which new photos change.
     """
     of_version = [row for row in rows if row.model_version == draft.model_version]
     slots = {row.slot for row in rows if row.slot is not None}
     if len(of_version) != 1 or len(slots) > 1:
         return False
     (row,) = of_version
-    if draft.slot == exploration_slot and abs((row.score or 0.0) - draft.score) > _SCORE_TOLERANCE:
+    has_place = draft.slot == exploration_slot or draft.model_version == COLD_START_VERSION
+    if has_place and abs((row.score or 0.0) - draft.score) > _SCORE_TOLERANCE:
         return False
     return (row.slot is None) == (draft.slot is None) and (row.slot == exploration_slot) == (
         draft.slot == exploration_slot

@@ -318,7 +318,7 @@ def _lateness(draft: PredictionDraft, rows: Sequence[PredictionRow]) -> int:
     First those that were sampled for the hold-out while other slots served them with answers, then those with two
     predictions: they have been next in line, and a page may have one of them open.
     """
-    if draft.slot == EXPLORATION_SLOT and any(row.slot for row in rows):
+    if draft.slot == EXPLORATION_SLOT and any(row.slot != EXPLORATION_SLOT for row in rows):
         return 0
     return 1 if len(rows) > 1 else 2
 

@@ -10,7 +10,6 @@ from carcond.analysis.labels_saved import labels_saved
 from carcond.analysis.learning_curve import Origin, label_histories
 from carcond.data.annotations import ConsensusLabel
 from carcond.data.dataset import LabelledSet, labelled_set, merge_annotations
-from carcond.data.split import HOLDOUT
 from carcond.errors import EncoderError
 from carcond.store.tables import AnnotationRow, Photo
 
@@ -71,7 +70,11 @@ def _origins(
     for row in annotations:
         if not row.cancelled:
             made.setdefault(row.task_id, row.annotation_id)
-    drawn = {p.task_id for p in photos if p.drawn and p.side == HOLDOUT}
+    # One photo of each group, the first that was labelled: two of one car tell less than two random photos.
+    first: dict[int | None, int] = {}
+    for photo in sorted((p for p in photos if p.drawn and p.task_id in made), key=lambda p: made[p.task_id]):
+        first.setdefault(photo.group, photo.task_id)
+    drawn = set(first.values())
     return {
         e.task_id: Origin(made[e.task_id], drawn=e.task_id in drawn, imported=e.task_id not in asked)
         for e in labelled.usable

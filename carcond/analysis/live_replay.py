@@ -100,7 +100,7 @@ class LiveReplay:
                 self._publish_queue()
             self._left -= 1
             waiting = [slot for slot, photos in self._waiting.items() if photos]
-            slot = min(waiting, key=lambda slot: (self._slot_labels[slot], slot))
+            slot = min(waiting, key=lambda slot: (self._slot_labels[slot], self._scores[self._waiting[slot][-1]]))
             self.labelled[self._waiting[slot].pop()] = True
             self._slot_labels[slot] += 1
 
@@ -115,7 +115,8 @@ class LiveReplay:
             else:
                 self.refused += 1
         serving = self._served[-1][1] if self._served else {}
-        self.heads = heads | serving
+        constants: ReplayHeads = {key: head for key, head in heads.items() if not isinstance(head, Head)}
+        self.heads = {**constants, **serving}
         self._publish_queue()
 
     def _accepts(self, candidate: dict[str, Head], train: int) -> bool:
@@ -148,6 +149,7 @@ class LiveReplay:
         order = served_order(np.concatenate([queue.positions, queue.rest]), queue.slots, queue.scores)
         slots = queue.slots[order]
         self._waiting = {int(slot): order[slots == slot][::-1].tolist() for slot in np.unique(slots)}
+        self._scores = queue.scores
         self._left = self._settings.queue.size
 
 

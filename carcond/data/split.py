@@ -136,10 +136,10 @@ def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
     if not groups:
         return []
     project_id = photos[0].project_id
-    count = int(len(groups) * HOLDOUT_SHARE + draw_number(project_id, groups[0], len(groups)))
+    count = int(len(groups) * HOLDOUT_SHARE + draw_number("size", project_id, groups[0], len(groups)))
     if not any(p.drawn for p in photos) and (len(groups) + len(settled)) * HOLDOUT_SHARE >= 1:
         count = max(count, 1)
-    sampled = set(sorted(groups, key=lambda group: draw_number(project_id, group))[:count])
+    sampled = set(sorted(groups, key=lambda group: draw_number("group", project_id, group))[:count])
     new = set(groups)
     changed = [p for p in photos if p.group in new]
     for photo in changed:
@@ -148,7 +148,12 @@ def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
     return changed
 
 
-def draw_number(*key: int) -> float:
-    """Random number in 0..1 (1 excluded), the same for the same key in every process for ever."""
-    digest = hashlib.blake2b(":".join(map(str, key)).encode(), digest_size=8).digest()
+def draw_number(what: str, *key: int) -> float:
+    """Random number in 0..1 (1 excluded), the same for the same key in every process for ever.
+
+    Args:
+        what: is drawn. A group and a photo often have the same number, and their draws must not depend on each other.
+        key: numbers of the project and of what is drawn.
+    """
+    digest = hashlib.blake2b(":".join(map(str, [what, *key])).encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53

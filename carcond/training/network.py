@@ -150,7 +150,7 @@ def _describe(backbone: Backbone) -> EncoderCard:
     weights = weights_sha256(backbone.module)
     # Embeddings depend on the preparation of the pixels as much as on the weights, so the id does too. The side of a
     # single view is in the input's description.
-    seen = json.dumps(asdict(backbone.spec)) + (json.dumps(backbone.views) if len(backbone.views) > 1 else "")
+    seen = json.dumps(asdict(backbone.spec)) + (f"tiles of {backbone.views}" if len(backbone.views) > 1 else "")
     identity = hashlib.sha256((weights + seen).encode()).hexdigest()
     return EncoderCard(
         encoder_id=f"{backbone.name}-{identity[:8]}",

@@ -82,6 +82,14 @@ class Backbone:
             EncoderError: the views cannot be seen at this size.
         """
         views = tuple(view * side // self.views[-1] for view in self.views)
+        if len(views) > 1 and views[0] < self.views[0]:
+            logger.warning(
+                "IMAGE SIZE %d IS THE SIDE OF THE LARGEST VIEW: the smallest has %d pixels then, of the encoder's %d. "
+                "Leave the image size out for the encoder's own",
+                side,
+                views[0],
+                self.views[0],
+            )
         try:
             check_views(views)
         except ValueError as error:

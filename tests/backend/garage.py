@@ -81,7 +81,7 @@ class Garage:
 
     def opens_blank(self, task_id: int) -> bool:
         """True if no answer is chosen for a photo: it is held out, or one of the few others."""
-        return is_blank(task_id in self.drawn(), draw_number(PROJECT, task_id))
+        return is_blank(task_id in self.drawn(), draw_number("photo", PROJECT, task_id))
 
     def words(self, *task_ids: int) -> list[dict[str, str]]:
         """What is chosen for each photo, those left out that have to open blank, and do."""

@@ -148,7 +148,7 @@ class Scenario:
 
     def opens_blank(self, task_id: int) -> bool:
         """True if no answer is chosen for a photo: it is held out, or one of the few others."""
-        return is_blank(self.sides()[task_id] == HOLDOUT, draw_number(self.project_id, task_id))
+        return is_blank(self.sides()[task_id] == HOLDOUT, draw_number("photo", self.project_id, task_id))
 
     def sides(self) -> dict[int, str | None]:
         """Task id -> side of the split, from the store."""

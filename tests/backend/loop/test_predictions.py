@@ -15,7 +15,7 @@ from backend.loop.predictions import (
     queue_settings,
     rank_drafts,
 )
-from carcond.data.split import draw_number
+from carcond.data.split import HOLDOUT, draw_holdout, draw_number
 from carcond.model.head_fitting import fit_heads
 from carcond.model.heads import Heads, joint_confidence
 from carcond.model.inference import SURE
@@ -23,6 +23,7 @@ from carcond.query.live_queue import Pool, QueueSettings
 from carcond.query.slots import EXPLORATION_SLOT
 from carcond.query.uncertainty import combine_tasks, margin
 from carcond.settings import Settings
+from carcond.store.tables import Photo
 from tests.backend.label_configs import BOXES, DAMAGE_ONLY, ENGLISH
 
 COUNT, DIMENSION = 120, 8
@@ -98,10 +99,15 @@ def test_a_setting_of_0_suggests_every_answer_and_the_holdout_still_has_none(hea
 
 
 def test_one_photo_in_twenty_beside_the_holdout_opens_blank() -> None:
-    draws = [draw_number(7, task_id) for task_id in range(4000)]
-    share = np.mean([is_blank(False, draw) for draw in draws])
+    """Also where tasks and groups have the same numbers, as in the first project of a new Label Studio."""
+    photos = [Photo(project_id=1, task_id=number, url="", group=number, drawn=False) for number in range(1, 4001)]
+    draw_holdout(photos)
+    draws = {photo.task_id: draw_number("photo", 1, photo.task_id) for photo in photos}
+    others = [draws[photo.task_id] for photo in photos if photo.side != HOLDOUT]
+    share = np.mean([is_blank(False, draw) for draw in others])
+    assert len(others) == 3600
     assert share == pytest.approx(BLANK_SHARE, abs=0.01)
-    assert all(is_blank(True, draw) for draw in draws)
+    assert all(is_blank(True, draw) for draw in draws.values())
 
 
 def test_no_blank_photo_can_be_told_from_another(heads: Heads) -> None:

@@ -8,7 +8,7 @@ from backend.loop.publishing import Publisher, is_current
 from backend.loop.sync import sync_project
 from carcond.errors import LabelStudioError
 from carcond.query.slots import EXPLORATION_SLOT
-from carcond.registry.version_names import SUPERSEDED_VERSION
+from carcond.registry.version_names import COLD_START_VERSION, SUPERSEDED_VERSION
 from carcond.settings import Settings
 from carcond.store.store import Store
 from carcond.store.tables import PredictionRow
@@ -280,6 +280,14 @@ def test_a_draft_is_current_when_one_row_of_its_version_is_there_and_no_other_sl
 ) -> None:
     draft = PredictionDraft(1, [], 0.5 + 1e-7, NEW, slot)
     assert is_current(draft, stored(*rows), EXPLORATION_SLOT) is expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [(COLD_START_VERSION, False), (NEW, True)])
+def test_before_the_first_version_a_photo_with_another_place_in_the_order_is_written_anew(
+    version: str, expected: bool
+) -> None:
+    draft = PredictionDraft(1, [], 0.5 + 1e-6, version, 3)
+    assert is_current(draft, stored((version, 3)), EXPLORATION_SLOT) is expected
 
 
 def test_a_photo_of_the_holdout_that_was_published_with_a_confidence_is_written_anew() -> None:

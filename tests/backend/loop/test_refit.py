@@ -19,7 +19,7 @@ def label_as_served(garage: Garage, count: int) -> None:
         tasks = list(garage.studio.tasks(PROJECT))
         solved = [max(p.slot or 0 for p in task.predictions) for task in tasks if task.annotations]
         waiting = [
-            (solved.count(p.slot or 0), p.slot, p.score, task.id)
+            (solved.count(p.slot or 0), p.score, task.id)
             for task in tasks
             if not task.annotations
             for p in task.predictions

@@ -68,7 +68,7 @@ def test_a_project_whose_holdout_was_sampled_label_by_label_goes_over(trained: t
     for task_id in garage.drawn():
         (row,) = garage.studio.predictions_of(task_id)
         assert garage.studio.result_of(row) == []
-        assert row.score == pytest.approx((1 + draw_number(PROJECT, task_id)) / 2, abs=1e-6)
+        assert row.score == pytest.approx((1 + draw_number("photo", PROJECT, task_id)) / 2, abs=1e-6)
 
 
 def _publish_as_before(garage: Garage, task_id: int, slot: int, score: float) -> None:

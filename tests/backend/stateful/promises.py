@@ -93,7 +93,7 @@ def check_predictions(site: Site) -> None:
         assert len({prediction.slot for prediction in ours if prediction.slot is not None}) == 1
         (served,) = (prediction for prediction in ours if prediction.model_version == name)
         said = bind_label_config(site.studio.label_config).labels(site.studio.result_of(served))
-        blank = is_blank(split[task.id] == HOLDOUT, draw_number(PROJECT, task.id))
+        blank = is_blank(split[task.id] == HOLDOUT, draw_number("photo", PROJECT, task.id))
         assert said.keys() == (version.heads.by_task.keys() if version and not blank else set())
         assert (served.slot == EXPLORATION_SLOT) == (split[task.id] == HOLDOUT)
         if version and not blank:
@@ -118,6 +118,6 @@ def check_web(site: Site) -> None:
     assert [bool(each["result"]) for each in answer["results"]] == [
         version is not None
         and task["data"]["image"] != UNREADABLE
-        and not is_blank(split[task["id"]] == HOLDOUT, draw_number(PROJECT, task["id"]))
+        and not is_blank(split[task["id"]] == HOLDOUT, draw_number("photo", PROJECT, task["id"]))
         for task in tasks
     ]

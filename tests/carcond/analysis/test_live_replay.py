@@ -66,8 +66,9 @@ def test_photos_are_labelled_in_the_order_in_which_label_studio_serves_the_queue
             slot: [i for i in np.flatnonzero(~before & ~service.held) if queue.slots[i] == slot]
             for slot in range(1, 10)
         }
-        open_slots = [0, *(slot for slot, photos in in_slots.items() if photos)]
-        slot = min(open_slots, key=lambda slot: (slot_labels[slot], slot))
+        in_slots[0] = list(np.flatnonzero(~before & service.held))
+        lowest = {slot: min(queue.scores[photos]) for slot, photos in in_slots.items() if photos}
+        slot = min(lowest, key=lambda slot: (slot_labels[slot], lowest[slot]))
         if slot:
             assert queue.scores[served] == min(queue.scores[i] for i in in_slots[slot])
             assert queue.slots[served] == slot

@@ -163,10 +163,10 @@ def test_every_photo_has_the_same_chance_however_photos_arrive(first: int) -> No
 
 
 def test_draw_numbers_are_uniform_and_the_same_for_ever() -> None:
-    numbers = [draw_number(1, i) for i in range(5000)]
+    numbers = [draw_number("photo", 1, i) for i in range(5000)]
     assert kstest(numbers, "uniform").pvalue > 0.01
-    assert draw_number(7, 42) == pytest.approx(0.83717980, abs=1e-8)
-    assert draw_number(7, 42) != draw_number(74, 2)
+    assert draw_number("photo", 7, 42) == pytest.approx(0.97329577, abs=1e-8)
+    assert draw_number("photo", 7, 42) != draw_number("photo", 74, 2)
 
 
 def test_a_project_of_the_version_before_goes_over() -> None:

@@ -235,8 +235,9 @@ def test_a_version_on_two_views_is_exported_as_one_file(
     assert card["encoder"]["views"] == list(VIEWS)
 
 
-def test_resized_views_keep_their_proportions() -> None:
+def test_resized_views_keep_their_proportions_and_smaller_ones_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     backbone = load_backbone(SMALL, "random", (224, 448)).resized(64)
+    assert "IMAGE SIZE 64 IS THE SIDE OF THE LARGEST VIEW" in caplog.text
     assert (backbone.views, backbone.spec.size) == ((32, 64), 64)
     assert load_backbone(SMALL, "random").resized(100).views == (100,)
 
