@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     views: Annotated[tuple[int, ...], NoDecode] = Field(
         (224, 448),
         description="Views of a photo that are encoded together, as the sides of squares in pixels: `224`, or "
-        "`224+448`, which sees small damage better and takes five times the time.",
+        "`224+448`, which sees small damage better and takes three times the time.",
     )
     encoder_threads: int = Field(0, ge=0, description="Number of CPU threads of an encoder; 0: all cores.")
 

@@ -171,7 +171,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         backend_port=backend_port,
         redis_port=redis_port,
         extra_environment={
-            "CARCOND_VIEWS": "224",  # one view takes a fifth of the time
+            "CARCOND_VIEWS": "224",  # one view takes a third of the time
             "CARCOND_FINETUNE_CONFIG": str(Path(__file__).parent / "e2e" / "training.yaml"),
             # A dozen labels make no head sure, and the tests look for answers.
             "CARCOND_PRELABEL_MIN_CONFIDENCE": "0",
