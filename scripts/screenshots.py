@@ -56,7 +56,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = (arguments.data or Path(folder) / "data").absolute()
         ports = free_ports(4)
-        options = StackOptions(data, label_studio_port=ports[0], backend_port=ports[1], redis_port=ports[2])
+        options = StackOptions(
+            data,
+            label_studio_port=ports[0],
+            backend_port=ports[1],
+            redis_port=ports[2],
+            # The pictures are to show chosen answers; of the few photos here the model is unsure of nearly all.
+            extra_environment={"CARCOND_PRELABEL_MIN_CONFIDENCE": "0"},
+        )
         with Stack(options, print) as stack:
             project = _prepare(stack, data.parent / "cars")
             demo = demo_process(stack, ports[3])

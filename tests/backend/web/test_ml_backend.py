@@ -109,6 +109,17 @@ def test_a_prediction_says_what_the_loop_has_published(
         assert task_id in garage.drawn() or prediction["score"] <= (garage.studio.prediction(task_id).score or 0) + 1e-5
 
 
+def test_a_photo_that_may_still_be_drawn_for_the_holdout_gets_no_chosen_answer(
+    model: CarConditionModel, trained: tuple[Garage, list[int]]
+) -> None:
+    garage, ids = trained
+    ordinary = next(i for i in ids[12:] if not garage.opens_blank(i))
+    task = {"id": ordinary, "data": {"image": f"/data/{ids.index(ordinary)}.jpg"}}
+    assert model.predict([task])[0]["result"] != []
+    garage.services.store.update_photos(PROJECT, [{"task_id": ordinary, "side": None}])
+    assert model.predict([task])[0]["result"] == []
+
+
 def test_a_prediction_of_a_photo_in_the_queue_has_its_published_score(
     model: CarConditionModel, trained: tuple[Garage, list[int]]
 ) -> None:

@@ -11,7 +11,7 @@ from backend.jobs.queue import FINETUNES, get_job_queue
 from backend.jobs.turn_log import record_turn
 from backend.project.status import next_step
 from backend.services import get_services
-from carcond.data.split import TRAIN
+from carcond.data.split import HOLDOUT, TRAIN
 from carcond.errors import StoreError
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
@@ -94,6 +94,14 @@ def test_labels_saved_are_not_known_of_an_imported_set(labelled: Garage) -> None
     saved = facts()["labels_saved"]["damage"]
     assert not saved["known"]
     assert "imported" in saved["missing"]
+
+
+def test_of_the_photos_of_one_car_in_the_holdout_one_is_compared_with_the_selected_labels(labelled: Garage) -> None:
+    store = labelled.services.store
+    held = [photo for photo in store.photos(PROJECT) if photo.side == HOLDOUT and photo.task_id in labelled.rows()]
+    groups = [{"task_id": photo.task_id, "drawn": True, "group": 500 + i // 3} for i, photo in enumerate(held)]
+    store.update_photos(PROJECT, groups)
+    assert facts()["labels_saved"]["damage"]["drawn"] == len({each["group"] for each in groups}) < len(held)
 
 
 def test_labels_since_the_version_count(labelled: Garage) -> None:
