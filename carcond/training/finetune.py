@@ -121,6 +121,9 @@ def finetune(
         network.adopt(frozen)
     history = loop.run(Checkpoints(work_dir / "checkpoints"), watch)
     train_accuracy = loop.measure(train).accuracy
+    # Nothing is exchanged from here on. Without this a process may be aborted by its end while another goes on.
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return None
     network.cpu().to(memory_format=torch.contiguous_format)
