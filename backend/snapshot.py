@@ -8,7 +8,7 @@ import numpy as np
 from carcond.arrays import FloatArray, IntArray
 from carcond.data.annotations import ConsensusLabel
 from carcond.data.dataset import merge_annotations
-from carcond.data.split import HOLDOUT, draw_number
+from carcond.data.split import HOLDOUT, photo_draw
 from carcond.query.live_queue import Pool
 from carcond.registry.registry import is_ours
 from carcond.store.store import Store
@@ -62,7 +62,7 @@ class Snapshot:
             self.embeddings,
             np.array([row.task_id in unlabelled for row in rows], dtype=bool),
             np.array([row.side == HOLDOUT for row in rows], dtype=bool),
-            np.array([draw_number("photo", row.project_id, row.task_id) for row in rows], dtype=np.float32),
+            np.array([photo_draw(row.project_id, row.task_id) for row in rows], dtype=np.float32),
             np.array([kept.get(row.task_id, 0) for row in rows], dtype=np.int64),
         )
 

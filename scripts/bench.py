@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from rich.table import Table
 # Run as a file, Python looks for modules beside this one and not in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from backend.cli.pairs import parse_pairs
 from carcond import fault_points
 from carcond.analysis.replay_set import Columns, embed_rows, group_rows, load_dataset
 from carcond.data.label_table import read_rows
@@ -305,13 +306,13 @@ def views(
             folder, settings.backbone, settings.backbone_weights, sides, settings.encoder_threads
         )
     milliseconds = time_encoders(encoders)
-    table = read_rows(labels, _named(where or []))
+    table = read_rows(labels, parse_pairs(where or [], allow_no_value=True))
     rows = bench_views(
         encoders,
         table,
         photos,
         folder / "cache",
-        stand_ins=_named(columns or []),
+        stand_ins=parse_pairs(columns or []),
         labels=[int(count) for count in counts.split(",")],
         seeds=seeds,
         source=source,
@@ -322,11 +323,6 @@ def views(
         return
     _print_rows("Macro-F1 in points, and what other views add", rows)
     _print_rows("Milliseconds per photo", [milliseconds])
-
-
-def _named(texts: Sequence[str]) -> dict[str, str]:
-    """The pairs of texts "name=value"."""
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -74,7 +74,7 @@ def is_blank(held_out: bool, draw: float) -> bool:
 
     Args:
         held_out: whether it belongs to the hold-out. A label that only confirms the model cannot measure it.
-        draw: the photo's random number, see `carcond.data.split.draw_number`.
+        draw: the photo's random number, see `carcond.data.split.photo_draw`.
     """
     return held_out or draw < BLANK_SHARE
 

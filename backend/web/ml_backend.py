@@ -14,7 +14,7 @@ from backend.loop.damage_boxes import DamageBoxes
 from backend.loop.predictions import chosen_classes, is_blank, prediction_result, suggested_classes
 from backend.services import Services, get_services
 from carcond.arrays import FloatArray
-from carcond.data.split import TRAIN, draw_number
+from carcond.data.split import TRAIN, photo_draw
 from carcond.errors import CarcondError, LabelConfigError
 from carcond.model.heads import joint_confidence
 from carcond.registry.registry import COLD_START_VERSION, Version
@@ -123,7 +123,7 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
         scores = joint_confidence(probabilities)
         for (i, _), task_id, score, classes in zip(seen, task_ids, scores, chosen_classes(probabilities), strict=True):
             known = task_id in splits
-            blank = known and is_blank(splits[task_id] != TRAIN, draw_number("photo", self.project_id, task_id))
+            blank = known and is_blank(splits[task_id] != TRAIN, photo_draw(self.project_id, task_id))
             suggested = suggested_classes(classes, blank, self._services.settings.prelabel_min_confidence)
             predictions[i]["result"] = prediction_result(classes, suggested, binding, version.name, None)
             predictions[i]["score"] = round(float(score), 6)

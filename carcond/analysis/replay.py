@@ -9,11 +9,11 @@ from carcond.analysis.live_replay import LiveReplay, LiveSettings
 from carcond.analysis.replay_heads import EVERYTHING, ReplayHeads, fit, fitted, measure
 from carcond.analysis.replay_set import ReplayDataset
 from carcond.arrays import BoolArray, FloatArray, IntArray
+from carcond.data.split import HOLDOUT_SHARE
 from carcond.query.slots import representative_order
 from carcond.query.strategy import LIVE, RANDOM, Beliefs, Strategy, choose_batch
 from carcond.query.uncertainty import bootstrap_probabilities
 
-_EXPLORATION_SHARE = 0.1
 # Maximum number of labels -> batch size up to it; beyond, the last one. Strategies differ most at few labels.
 _BATCH_LENGTHS = ((200, 10), (400, 25), (1000, 300), (10_000, 1000))
 
@@ -101,7 +101,7 @@ def _label_batch(
     pool = dataset.pool()
     tasks = tuple(labels.task for labels in dataset.labels.values())
     if strategy.exploration:
-        drawn = generator.permutation(np.flatnonzero(~labelled))[: round(wanted * _EXPLORATION_SHARE)]
+        drawn = generator.permutation(np.flatnonzero(~labelled))[: round(wanted * HOLDOUT_SHARE)]
         labelled[drawn] = explored[drawn] = True
         wanted -= len(drawn)
     if labelled.sum() < strategy.cold_start_labels or not fitted(heads):

@@ -148,6 +148,11 @@ def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
     return changed
 
 
+def photo_draw(project_id: int, task_id: int) -> float:
+    """Random number of a photo, see `draw_number`: its place in the hold-out, and whether it opens blank elsewhere."""
+    return draw_number("photo", project_id, task_id)
+
+
 def draw_number(what: str, *key: int) -> float:
     """Random number in 0..1 (1 excluded), the same for the same key in every process for ever.
 

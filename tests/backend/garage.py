@@ -7,7 +7,7 @@ from backend.loop.embedding import Shard, embed_shard
 from backend.loop.predictions import is_blank
 from backend.loop.turn import Loop, TurnReport
 from backend.services import Services
-from carcond.data.split import draw_number
+from carcond.data.split import photo_draw
 from carcond.query.slots import EXPLORATION_SLOT
 from tests.backend.drawings import draw_photo
 from tests.backend.fake_label_studio import PROJECT, FakeLabelStudio
@@ -81,7 +81,7 @@ class Garage:
 
     def opens_blank(self, task_id: int) -> bool:
         """True if no answer is chosen for a photo: it is held out, or one of the few others."""
-        return is_blank(task_id in self.drawn(), draw_number("photo", PROJECT, task_id))
+        return is_blank(task_id in self.drawn(), photo_draw(PROJECT, task_id))
 
     def words(self, *task_ids: int) -> list[dict[str, str]]:
         """What is chosen for each photo, those left out that have to open blank, and do."""

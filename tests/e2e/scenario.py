@@ -12,7 +12,7 @@ import httpx
 
 from backend.label_studio.client import LabelStudioApi, LabelStudioTask
 from backend.loop.predictions import is_blank
-from carcond.data.split import HOLDOUT, draw_number
+from carcond.data.split import HOLDOUT, photo_draw
 from carcond.data.synthetic_photos import draw_samples
 from carcond.registry.registry import Registry, Version
 from carcond.store.store import Store
@@ -148,7 +148,7 @@ class Scenario:
 
     def opens_blank(self, task_id: int) -> bool:
         """True if no answer is chosen for a photo: it is held out, or one of the few others."""
-        return is_blank(self.sides()[task_id] == HOLDOUT, draw_number("photo", self.project_id, task_id))
+        return is_blank(self.sides()[task_id] == HOLDOUT, photo_draw(self.project_id, task_id))
 
     def sides(self) -> dict[int, str | None]:
         """Task id -> side of the split, from the store."""

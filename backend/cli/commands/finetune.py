@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from backend.cli.commands.person import this_person
 from backend.cli.commands.project import check_project
+from backend.cli.pairs import parse_pairs
 from backend.cli.simulation_view import progress_bar
 from backend.cli.training_view import outcome_table, training_bars
 from backend.jobs.finetune_requests import cancel_finetuning, start_finetuning
@@ -73,8 +74,8 @@ def finetune(
         "patience": patience,
         "freeze_until": freeze_until,
         "mixed_precision": mixed_precision,
-        "loss_weights": _pairs(loss_weight) or None,
-        "when_unmarked": _pairs(when_unmarked) or None,
+        "loss_weights": parse_pairs(loss_weight or []) or None,
+        "when_unmarked": parse_pairs(when_unmarked or []) or None,
         "seed": seed,
     }
     given = {key: value for key, value in options.items() if value is not None}
@@ -147,14 +148,3 @@ def _on_export(
         report: Mapping[str, Any] = requested.run(watch, progress)
     if speaks:
         print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else outcome_table(report))
-
-
-def _pairs(texts: Sequence[str] | None) -> dict[str, str]:
-    """The pairs of texts "name=value"."""
-    pairs = {}
-    for text in texts or []:
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip() or not value.strip():
-            raise typer.BadParameter(f"expected name=value, got {text!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs

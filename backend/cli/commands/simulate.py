@@ -2,12 +2,12 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from backend.cli.pairs import parse_pairs
 from backend.cli.simulation_view import progress_bar, simulation_table
 from backend.loop.predictions import queue_settings
 from carcond.analysis.live_replay import LiveSettings
@@ -52,14 +52,14 @@ def simulate(
     chosen = parse_strategies(",".join(named))
     if plot:
         check_can_plot()
-    rows = read_rows(labels, _pairs(where or []))
+    rows = read_rows(labels, parse_pairs(filter(None, where or []), allow_no_value=True))
     loaded = Encoder.load(find_encoder(settings.models_dir), settings.encoder_threads)
     kept_in = cache or settings.models_dir / "cache"
     with progress_bar("encoding photos") as progress:
         embeddings, unread = embed_rows(rows, photos, loaded, kept_in, settings.max_photo_pixels, progress=progress)
     for reason in unread.values():
         print(f"left out: {reason}", file=sys.stderr)
-    roles = Columns(_pairs(",".join(columns or []).split(",")), by)
+    roles = Columns(parse_pairs(filter(None, ",".join(columns or []).split(",")), allow_no_value=True), by)
     groups = group_rows(rows, photos, settings.max_photo_pixels)
     dataset = load_dataset(rows, roles, embeddings, groups, list(unread), rotate=rotate)
     live = LiveSettings(queue_settings(settings), publish_every, settings.gate_margin, settings.gate_min_photos)
@@ -76,14 +76,3 @@ def simulate(
     for file in save_plot(facts, plot) if plot else []:
         print(f"wrote {file}", file=sys.stderr)
     print(json.dumps(facts, indent=2) if as_json else simulation_table(facts))
-
-
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    """The pairs of texts "name=value"; empty ones are left out."""
-    pairs = {}
-    for text in filter(None, texts):
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip():
-            raise typer.BadParameter(f"expected name=value, got {text!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs

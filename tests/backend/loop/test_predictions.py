@@ -15,7 +15,7 @@ from backend.loop.predictions import (
     queue_settings,
     rank_drafts,
 )
-from carcond.data.split import HOLDOUT, draw_holdout, draw_number
+from carcond.data.split import HOLDOUT, draw_holdout, photo_draw
 from carcond.model.head_fitting import fit_heads
 from carcond.model.heads import Heads, joint_confidence
 from carcond.model.inference import SURE
@@ -102,7 +102,7 @@ def test_one_photo_in_twenty_beside_the_holdout_opens_blank() -> None:
     """Also where tasks and groups have the same numbers, as in the first project of a new Label Studio."""
     photos = [Photo(project_id=1, task_id=number, url="", group=number, drawn=False) for number in range(1, 4001)]
     draw_holdout(photos)
-    draws = {photo.task_id: draw_number("photo", 1, photo.task_id) for photo in photos}
+    draws = {photo.task_id: photo_draw(1, photo.task_id) for photo in photos}
     others = [draws[photo.task_id] for photo in photos if photo.side != HOLDOUT]
     share = np.mean([is_blank(False, draw) for draw in others])
     assert len(others) == 3600

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine
 
 from backend.label_studio.client import PredictionDraft
 from backend.services import Services, get_services
-from carcond.data.split import HOLDOUT, draw_number
+from carcond.data.split import HOLDOUT, photo_draw
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import Garage
@@ -68,7 +68,7 @@ def test_a_project_whose_holdout_was_sampled_label_by_label_goes_over(trained: t
     for task_id in garage.drawn():
         (row,) = garage.studio.predictions_of(task_id)
         assert garage.studio.result_of(row) == []
-        assert row.score == pytest.approx((1 + draw_number("photo", PROJECT, task_id)) / 2, abs=1e-6)
+        assert row.score == pytest.approx((1 + photo_draw(PROJECT, task_id)) / 2, abs=1e-6)
 
 
 def _publish_as_before(garage: Garage, task_id: int, slot: int, score: float) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from backend.label_studio.client import LabelStudioTask
 from backend.label_studio.label_config import bind_label_config
 from backend.loop.predictions import is_blank
-from carcond.data.split import HOLDOUT, TRAIN, draw_number
+from carcond.data.split import HOLDOUT, TRAIN, photo_draw
 from carcond.query.slots import EXPLORATION_SLOT
 from carcond.registry.registry import COLD_START_VERSION, Registry, Version, is_ours
 from tests.backend.fake_label_studio import PROJECT
@@ -93,7 +93,7 @@ def check_predictions(site: Site) -> None:
         assert len({prediction.slot for prediction in ours if prediction.slot is not None}) == 1
         (served,) = (prediction for prediction in ours if prediction.model_version == name)
         said = bind_label_config(site.studio.label_config).labels(site.studio.result_of(served))
-        blank = is_blank(split[task.id] == HOLDOUT, draw_number("photo", PROJECT, task.id))
+        blank = is_blank(split[task.id] == HOLDOUT, photo_draw(PROJECT, task.id))
         assert said.keys() == (version.heads.by_task.keys() if version and not blank else set())
         assert (served.slot == EXPLORATION_SLOT) == (split[task.id] == HOLDOUT)
         if version and not blank:
@@ -118,6 +118,6 @@ def check_web(site: Site) -> None:
     assert [bool(each["result"]) for each in answer["results"]] == [
         version is not None
         and task["data"]["image"] != UNREADABLE
-        and not is_blank(split[task["id"]] == HOLDOUT, draw_number("photo", PROJECT, task["id"]))
+        and not is_blank(split[task["id"]] == HOLDOUT, photo_draw(PROJECT, task["id"]))
         for task in tasks
     ]
