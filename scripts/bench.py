@@ -203,6 +203,7 @@ def chaos(
 def load(
     minutes: Annotated[float, typer.Option(min=0.5, help="time of labelling through the API")] = 10,
     labellers: Annotated[int, typer.Option(min=1, help="number of annotators, each at most one label a second")] = 50,
+    people: Annotated[int, typer.Option(min=0, help="number of annotators in a browser beside them")] = 2,
     tasks: Annotated[int, typer.Option(min=100, help="number of tasks")] = 6000,
     data: DataOption = None,
     models_dir: ModelsOption = None,
@@ -210,7 +211,7 @@ def load(
 ) -> None:
     """Measure a burst of 10 000 webhooks, 50 clients at once, a /predict of 5 000 tasks, and 50 annotators."""
     with _stack(data, models_dir) as stack:
-        report = bench_load(stack, minutes=minutes, labellers=labellers, tasks=tasks, say=_log.print)
+        report = bench_load(stack, minutes=minutes, labellers=labellers, people=people, tasks=tasks, say=_log.print)
     print(json.dumps(report)) if as_json else _print_rows("Load", [_flat(report)])
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 import tempfile
 import threading
 import time
@@ -21,10 +20,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from backend.jobs.queue import LOOP_QUEUES, TURNS
-from backend.label_studio.client import LabelStudioApi
 from carcond.data.synthetic_photos import draw_samples
-from carcond.errors import LabelStudioError
-from carcond.registry.registry import Registry
+from scripts.bench_annotators import label_together, newest_labels
 from scripts.oracle import Oracle, read_truth
 from scripts.stack import Stack
 
@@ -36,7 +33,6 @@ _LARGE = 5_000
 # Label Studio gives up a prediction after this long.
 _LABEL_STUDIO_WAITS_S = 100.0
 _SAMPLE_S = 2.0
-_LEARNING_S = 600.0
 _QUIET_S = 3.0
 
 
@@ -82,14 +78,15 @@ class _Answers:
 
 
 def bench_load(
-    stack: Stack, *, minutes: float, labellers: int, tasks: int, say: Callable[[str], None]
+    stack: Stack, *, minutes: float, labellers: int, people: int, tasks: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Seconds, milliseconds and slopes under load; see docs/reliability.md.
 
     Args:
         stack: a running stack.
         minutes: of labelling through the API.
-        labellers: number of annotators, each at most one label a second.
+        labellers: number of annotators through the API, each at most one label a second.
+        people: number of annotators in a browser beside them.
         tasks: number of tasks for them.
         say: progress callback.
     """
@@ -111,7 +108,9 @@ def bench_load(
             report["predict_large"] = _large_predict(stack, project_id)
             say(f"large predict: {report['predict_large']}")
             growth.clear()
-            report["labelling"] = _labelling(stack, project_id, photos / "labels.csv", minutes, labellers)
+            report["labelling"] = label_together(
+                stack, project_id, photos / "labels.csv", minutes=minutes, labellers=labellers, people=people
+            )
             report["growth_a_minute"] = _slopes(growth)
         return report
 
@@ -137,7 +136,7 @@ def _burst(stack: Stack, project_id: int, oracle: Oracle) -> dict[str, Any]:
     seconds = time.monotonic() - began
     _wait_for_quiet(stack)
     turns = _turns(stack) - before
-    labels = {row["task"] for row in _newest_labels(stack, project_id)}
+    labels = {row["task"] for row in newest_labels(stack, project_id)}
     lost = 0 if done is None or done.task_id in labels else 1
     return {**answers.summary(seconds), "seconds": round(seconds, 1), "turns": turns, "labels_lost": lost}
 
@@ -216,73 +215,6 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
             "pre_labelled": sum(bool(each["result"]) for each in results),
         }
     return report
-
-
-def _labelling(stack: Stack, project_id: int, labels: Path, minutes: float, labellers: int) -> dict[str, Any]:
-    """Annotators who label through the API, and clients of the backend beside them."""
-    end = time.monotonic() + 60 * minutes
-    made: list[int] = []
-    refused: list[str] = []
-    truth = read_truth(labels)
-
-    def label(number: int) -> None:
-        api = LabelStudioApi(stack.label_studio_url, _sign_up(stack, number))
-        oracle = Oracle(api, project_id, truth)
-        while (began := time.monotonic()) < end:
-            try:
-                done = oracle.label_next()
-            except (LabelStudioError, httpx.HTTPError) as error:
-                refused.append(str(error)[:200])
-                continue
-            if done is None:
-                return
-            made.append(done.task_id)
-            time.sleep(max(0.0, began + 1.0 - time.monotonic()))
-
-    threads = [threading.Thread(target=label, args=(number,), daemon=True) for number in range(labellers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    stopped = time.monotonic()
-    while True:
-        learnt = {row["task"] for row in _newest_labels(stack, project_id)}
-        held = {task.id for task in stack.api().tasks(project_id) if task.annotations}
-        if learnt == held or time.monotonic() > stopped + _LEARNING_S:
-            break
-        time.sleep(1.0)
-    return {
-        "labels": len(made),
-        "a_second": round(len(made) / (60 * minutes), 2),
-        "labelled_twice": len(made) - len(set(made)),
-        "refused": len(refused),
-        "first_refusal": refused[0] if refused else "",
-        "lost": len(set(made) - held),
-        "unlearned": len(held - learnt),
-        "learned_after_s": round(time.monotonic() - stopped, 1),
-    }
-
-
-def _sign_up(stack: Stack, number: int) -> str:
-    """Make an account as an invited person does, and return its token."""
-    invitation = stack.api().request("GET", "/api/invite")
-    page = f"{stack.label_studio_url}/user/signup/?token={invitation['token']}"
-    with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as browser:
-        browser.get(page)
-        form = {
-            "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-            "email": f"load-{number}-{secrets.token_hex(3)}@example.com",
-            "password": secrets.token_urlsafe(12),
-        }
-        browser.post(page, data=form, headers={"Referer": page}).raise_for_status()
-        answer = browser.get(f"{stack.label_studio_url}/api/current-user/token")
-        return str(answer.raise_for_status().json()["token"])
-
-
-def _newest_labels(stack: Stack, project_id: int) -> list[dict[str, Any]]:
-    registry = Registry(Path(stack.environment["CARCOND_MODELS_DIR"]), project_id)
-    numbers = registry.numbers()
-    return list(registry.labels(numbers[-1])) if numbers else []
 
 
 def _turns(stack: Stack) -> int:
