@@ -3,11 +3,9 @@
 import asyncio
 import json
 import tempfile
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from backend.jobs.queue import LOOP_QUEUES, TURNS
 from carcond.data.synthetic_photos import draw_samples
 from scripts.bench_annotators import label_together, newest_labels
 from scripts.oracle import Oracle, read_truth
+from scripts.process_use import measured_processes
 from scripts.stack import Stack
 
 _PHOTOS = 60
@@ -32,7 +31,6 @@ _SECONDS_EACH = 20.0
 _LARGE = 5_000
 # Label Studio gives up a prediction after this long.
 _LABEL_STUDIO_WAITS_S = 100.0
-_SAMPLE_S = 2.0
 _QUIET_S = 3.0
 
 
@@ -98,12 +96,12 @@ def bench_load(
         oracle = Oracle(stack.api(), project_id, read_truth(photos / "labels.csv"))
         oracle.label_until_versioned()
         _wait_for_quiet(stack)
-        with _measured_processes(stack) as growth:
+        with measured_processes(stack) as growth:
             report: dict[str, Any] = {"burst": _burst(stack, project_id, oracle)}
             say(f"burst: {report['burst']}")
             report["clients"] = _clients(stack, project_id)
             say(f"clients: {report['clients']}; importing {tasks} tasks")
-            _import_again(stack, project_id, tasks)
+            import_again(stack, project_id, tasks)
             _wait_for_quiet(stack)
             report["predict_large"] = _large_predict(stack, project_id)
             say(f"large predict: {report['predict_large']}")
@@ -115,7 +113,7 @@ def bench_load(
         return report
 
 
-def _import_again(stack: Stack, project_id: int, count: int) -> None:
+def import_again(stack: Stack, project_id: int, count: int) -> None:
     """Import tasks with the addresses of the photos that are there, again and again."""
     data = [dict(task.data) for task in stack.api().tasks(project_id)]
     rows = [data[number % len(data)] for number in range(count)]
@@ -232,42 +230,6 @@ def _wait_for_quiet(stack: Stack) -> None:
             if any(len(queue) or len(queue.started_job_registry) for queue in queues):
                 quiet_since = time.monotonic()
             time.sleep(0.2)
-
-
-@contextmanager
-def _measured_processes(stack: Stack) -> Iterator[dict[str, list[tuple[float, float, int]]]]:
-    """Server -> (seconds, MB of memory, open files) of its process group, collected while the block runs."""
-    samples: dict[str, list[tuple[float, float, int]]] = {}
-    stopped = threading.Event()
-
-    def sample() -> None:
-        while not stopped.wait(_SAMPLE_S):
-            for server, pid in stack.pids.items():
-                memory, files = _group_use(pid)
-                samples.setdefault(server, []).append((time.monotonic(), memory, files))
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _group_use(leader: int) -> tuple[float, int]:
-    """Memory in MB and open files of the processes that a server has started, itself included."""
-    memory, files = 0.0, 0
-    todo = [leader]
-    while todo:
-        process = Path(f"/proc/{todo.pop()}")
-        try:
-            memory += int((process / "statm").read_text().split()[1]) * 4096 / 1e6
-            files += len(list((process / "fd").iterdir()))
-            todo += [int(child) for child in (process / "task" / process.name / "children").read_text().split()]
-        except OSError:  # it has ended
-            continue
-    return memory, files
 
 
 def _slopes(growth: Mapping[str, list[tuple[float, float, int]]]) -> dict[str, dict[str, float]]:
