@@ -86,8 +86,7 @@ class _Attempt:
         directory = encoder_directory(self.services.settings.models_dir, self.base.encoder_id)
         convolutions = count_convolutions(directory / ONNX_NAME)
         refusals = []
-        for share in _FLOAT_SHARES:
-            in_float = round(share * convolutions)
+        for in_float in sorted({round(share * convolutions) for share in _FLOAT_SHARES}):
             attempt = f"{convolutions - in_float} of {convolutions} convolutions in int8"
             self.tell(f"quantizing, {attempt}")
             onnx_file = self.folder / f"{in_float}.onnx"

@@ -87,7 +87,7 @@ def objections(precision: Precision) -> Sequence[str]:
             found.append(
                 f"{key}: {task.agreement:.1%} of {task.photos} photos keep their class, expected {MIN_AGREEMENT:.0%}"
             )
-        if task.error - task.base_error > MAX_ERROR_RISE:
+        if round(task.error - task.base_error, 4) > MAX_ERROR_RISE:
             found.append(
                 f"{key}: calibration error {task.error:.4f} after {task.base_error:.4f} on {task.labels} hold-out "
                 f"labels, expected a rise of {MAX_ERROR_RISE} at most"
