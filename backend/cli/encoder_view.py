@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from carcond.evaluation.precision import MAX_ERROR_RISE, MIN_AGREEMENT
+from carcond.evaluation.quantization_gate import MAX_ERROR_RISE, MIN_AGREEMENT
 from carcond.model.encoder_card import EncoderCard, Quantization
 
 
@@ -24,10 +24,10 @@ def _lines(encoder_id: str, made: Quantization) -> Iterator[str]:
         f"{made.number_type}, for project {made.project}"
     )
     yield f"compared by the heads of {made.version}:"
-    for key, task in made.precision.tasks.items():
+    for key, task in made.comparison.tasks.items():
         yield (
             f"  {key}: {task.agreement:.1%} of {task.photos} photos keep their class (at least {MIN_AGREEMENT:.0%}); "
             f"calibration error {task.error:.4f} after {task.base_error:.4f} on {task.labels} hold-out labels "
             f"(a rise of {MAX_ERROR_RISE} at most)"
         )
-    yield f"  {made.precision.ms:.1f} ms a photo, fp32 {made.precision.base_ms:.1f} ms"
+    yield f"  {made.comparison.ms:.1f} ms a photo, fp32 {made.comparison.base_ms:.1f} ms"

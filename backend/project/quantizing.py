@@ -16,7 +16,7 @@ from carcond.data.dataset import labelled_set
 from carcond.data.images import decode_photo, to_pixels
 from carcond.data.split import photo_draw
 from carcond.errors import EncoderError, PhotoFetchError, UnreadableImageError
-from carcond.evaluation.precision import MIN_PHOTOS, ComparedPhotos, compare_encoders, objections
+from carcond.evaluation.quantization_gate import MIN_PHOTOS, ComparedPhotos, compare_encoders, objections
 from carcond.model.encoder import BATCH_SIZE, Encoder, encoder_directory, encoders_dir
 from carcond.model.encoder_card import ONNX_NAME, EncoderCard, Quantization, file_sha256, read_card, save_encoder
 from carcond.model.quantization import count_convolutions, quantize
@@ -52,8 +52,8 @@ def quantize_encoder(services: Services, project_id: int, tell: Tell) -> Encoder
         tell: progress callback.
 
     Raises:
-        EncoderError: the answers differ by more than `carcond.evaluation.precision` allows, there are too few photos or
-            labels to compare, nothing serves the project, or it is served by a quantized encoder.
+        EncoderError: the answers differ by more than `carcond.evaluation.quantization_gate` allows, there are too few
+            photos or labels to compare, nothing serves the project, or it is served by a quantized encoder.
         ModelMirrorError: models cannot be exchanged with other hosts.
     """
     services.pull_models(project_id)
@@ -92,8 +92,8 @@ class _Attempt:
             onnx_file = self.folder / f"{in_float}.onnx"
             quantize(directory / ONNX_NAME, onnx_file, _batches(calibration), in_float)
             quantized = self.base.with_network(onnx_file, self.services.settings.encoder_threads)
-            precision = compare_encoders(self.base, quantized, self.version.heads, compared)
-            refused = objections(precision)
+            comparison = compare_encoders(self.base, quantized, self.version.heads, compared)
+            refused = objections(comparison)
             if not refused:
                 quantization = Quantization(
                     project=self.project_id,
@@ -102,7 +102,7 @@ class _Attempt:
                     convolutions=convolutions,
                     float_convolutions=in_float,
                     calibration_photos=len(calibration),
-                    precision=precision,
+                    comparison=comparison,
                 )
                 return self._save(onnx_file, quantization)
             refusals.append(f"{attempt}: {'; '.join(refused)}")

@@ -54,7 +54,7 @@ class Tuning(BaseModel):
     labels: int
 
 
-class TaskPrecision(BaseModel):
+class TaskAgreement(BaseModel):
     """Answers of one task on a quantized encoder, compared with those on the encoder that it was made from.
 
     Attributes:
@@ -75,7 +75,7 @@ class TaskPrecision(BaseModel):
     error: float
 
 
-class Precision(BaseModel):
+class EncoderComparison(BaseModel):
     """Comparison of a quantized encoder with the one that it was made from, on photos of a project.
 
     Attributes:
@@ -87,7 +87,7 @@ class Precision(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    tasks: dict[str, TaskPrecision]
+    tasks: dict[str, TaskAgreement]
     base_ms: float
     ms: float
 
@@ -103,7 +103,7 @@ class Quantization(BaseModel):
         convolutions: number of convolutions of the network.
         float_convolutions: number of the first of them that stayed in fp32.
         calibration_photos: number of photos that the ranges of the activations were measured on.
-        precision: the comparison, on other photos.
+        comparison: of its answers, on other photos.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -115,7 +115,7 @@ class Quantization(BaseModel):
     convolutions: int
     float_convolutions: int
     calibration_photos: int
-    precision: Precision
+    comparison: EncoderComparison
 
 
 class EncoderCard(BaseModel):

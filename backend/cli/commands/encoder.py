@@ -31,6 +31,8 @@ def encoder(
 
     Example: carcond encoder --quantize 1
     """
+    if quantize is not None and (backbone or weights):
+        raise typer.BadParameter("--quantize takes the serving encoder: leave out --backbone and --weights")
     services = get_services()
     if quantize is None:
         _create(services, backbone, weights)

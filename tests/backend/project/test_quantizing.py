@@ -12,9 +12,9 @@ from backend.project.quantizing import CALIBRATION_PHOTOS, quantize_encoder
 from backend.services import Services, get_services
 from carcond.arrays import FloatArray
 from carcond.errors import EncoderError
-from carcond.evaluation.precision import compare_encoders
+from carcond.evaluation.quantization_gate import compare_encoders
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder
-from carcond.model.encoder_card import EncoderCard, Precision, Tuning, read_card
+from carcond.model.encoder_card import EncoderCard, EncoderComparison, Tuning, read_card
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
 from tests.backend.garage import Garage
@@ -47,7 +47,7 @@ def large(garage: Garage) -> Garage:
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of two small convolutions gains nothing: only its times are made up."""
 
-    def compare(*arguments: Any) -> Precision:
+    def compare(*arguments: Any) -> EncoderComparison:
         return compare_encoders(*arguments).model_copy(update={"base_ms": 2.0, "ms": 1.0})
 
     monkeypatch.setattr("backend.project.quantizing.compare_encoders", compare)
@@ -78,8 +78,8 @@ def test_an_accepted_one_is_kept_with_its_comparison_and_takes_over_by_its_trial
     assert serving
     assert (made.project, made.base, made.version) == (PROJECT, BASE, serving.name)
     assert made.calibration_photos == CALIBRATION_PHOTOS
-    assert {key: task.photos for key, task in made.precision.tasks.items()} == {"cleanliness": 136, "damage": 136}
-    assert all(task.agreement >= 0.99 for task in made.precision.tasks.values())
+    assert {key: task.photos for key, task in made.comparison.tasks.items()} == {"cleanliness": 136, "damage": 136}
+    assert all(task.agreement >= 0.99 for task in made.comparison.tasks.values())
     assert find_encoder(models_dir).name == BASE  # other projects go on with theirs
     assert candidate(large) == card.encoder_id
     assert large.take_over().version != serving.name

@@ -1,7 +1,7 @@
 """The gate of a quantized encoder: its answers on a project's photos must be those of the encoder it was made from.
 
 The heads of one version, fitted on the other encoder's embeddings, answer from the embeddings of both, so that nothing
-but the precision of the numbers differs. Whether heads fitted on its own embeddings are as good is then decided, as for
+but the type of the numbers differs. Whether heads fitted on its own embeddings are as good is then decided, as for
 any other encoder, by `carcond.evaluation.gate`.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from carcond.arrays import UNKNOWN, FloatArray, IntArray
 from carcond.evaluation.calibration import calibration_error
 from carcond.model.encoder import BATCH_SIZE, Encoder
-from carcond.model.encoder_card import Precision, TaskPrecision
+from carcond.model.encoder_card import EncoderComparison, TaskAgreement
 from carcond.model.heads import Head, Heads
 
 MIN_AGREEMENT = 0.99
@@ -42,7 +42,7 @@ class ComparedPhotos:
     groups: IntArray
 
 
-def compare_encoders(base: Encoder, quantized: Encoder, heads: Heads, photos: ComparedPhotos) -> Precision:
+def compare_encoders(base: Encoder, quantized: Encoder, heads: Heads, photos: ComparedPhotos) -> EncoderComparison:
     """Compare two encoders of one network, alternately batch by batch.
 
     Args:
@@ -63,10 +63,10 @@ def compare_encoders(base: Encoder, quantized: Encoder, heads: Heads, photos: Co
     before, after = (np.concatenate(embedded) for embedded in rows)
     tasks = {key: _compare_task(head, before, after, photos) for key, head in heads.by_task.items()}
     base_ms, quantized_ms = (round(float(np.median(times)), 2) for times in milliseconds)
-    return Precision(tasks=tasks, base_ms=base_ms, ms=quantized_ms)
+    return EncoderComparison(tasks=tasks, base_ms=base_ms, ms=quantized_ms)
 
 
-def _compare_task(head: Head, before: FloatArray, after: FloatArray, photos: ComparedPhotos) -> TaskPrecision:
+def _compare_task(head: Head, before: FloatArray, after: FloatArray, photos: ComparedPhotos) -> TaskAgreement:
     agreement = (head.logits(before).argmax(axis=1) == head.logits(after).argmax(axis=1)).mean()
     indices = photos.classes[head.task.key]
     known = np.flatnonzero(indices != UNKNOWN)
@@ -74,15 +74,15 @@ def _compare_task(head: Head, before: FloatArray, after: FloatArray, photos: Com
         calibration_error(head.holdout_probabilities(rows[known], photos.groups[known]), indices[known])
         for rows in (before, after)
     )
-    return TaskPrecision(
+    return TaskAgreement(
         photos=len(before), agreement=float(agreement), labels=len(known), base_error=base_error, error=error
     )
 
 
-def objections(precision: Precision) -> Sequence[str]:
+def objections(comparison: EncoderComparison) -> Sequence[str]:
     """Reasons, with numbers, why a quantized encoder may not be used; none if it may."""
     found = []
-    for key, task in precision.tasks.items():
+    for key, task in comparison.tasks.items():
         if task.agreement < MIN_AGREEMENT:
             found.append(
                 f"{key}: {task.agreement:.1%} of {task.photos} photos keep their class, expected {MIN_AGREEMENT:.0%}"
@@ -92,6 +92,6 @@ def objections(precision: Precision) -> Sequence[str]:
                 f"{key}: calibration error {task.error:.4f} after {task.base_error:.4f} on {task.labels} hold-out "
                 f"labels, expected a rise of {MAX_ERROR_RISE} at most"
             )
-    if precision.ms >= precision.base_ms:
-        found.append(f"not faster: {precision.ms:.1f} ms a photo, fp32 {precision.base_ms:.1f} ms")
+    if comparison.ms >= comparison.base_ms:
+        found.append(f"not faster: {comparison.ms:.1f} ms a photo, fp32 {comparison.base_ms:.1f} ms")
     return found
