@@ -28,17 +28,16 @@ CALIBRATION_PHOTOS = 64
 COMPARED_PHOTOS = 400
 """Maximum number of photos in the comparison."""
 
-# Shares of the convolutions, from the first one on, that stay in fp32: the first ones have few channels of very
-# different ranges. The first share whose answers are accepted is taken, since less of it is faster.
-_FLOAT_SHARES = (0, 1 / 6, 1 / 3)
+# Shares of the convolutions, from the first one on, that stay in fp32, as docs/encoder.md measures: the first ones have
+# few channels of very different ranges, and large activations that cost time to round. The first accepted is taken.
+_FLOAT_SHARES = (1 / 6, 1 / 3)
 _FETCHERS = 4
 
 Tell = Callable[[str], None]
 """Progress callback with a line of text."""
 
-
+# Task id -> class index by task key, `UNKNOWN` where not labelled; and the photo's group.
 _HoldoutLabels = Mapping[int, tuple[Mapping[str, int], int]]
-"""Task id -> class index by task key, `UNKNOWN` where not labelled; and the photo's group."""
 
 
 def quantize_encoder(services: Services, project_id: int, tell: Tell) -> EncoderCard:
