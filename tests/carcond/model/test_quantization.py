@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from carcond.arrays import FloatArray
 from carcond.data.images import decode_photo, to_pixels
 from carcond.errors import EncoderError
 from carcond.model.encoder import Encoder, find_encoder
-from carcond.model.encoder_card import ONNX_NAME
+from carcond.model.encoder_card import ONNX_NAME, read_card, save_encoder
+from carcond.model.head_fitting import fit_heads
+from carcond.model.onnx_export import export_model
 from carcond.model.quantization import count_convolutions, quantize
 from tests.conftest import MakeEncoder
 
@@ -50,6 +53,19 @@ def test_the_embedding_is_the_mean_of_the_feature_map(tiny_encoder_dir: Path, tm
     pixels = random_pixels(16)
     encoding = quantized(tiny_encoder_dir, tmp_path / "int8.onnx", pixels).encode(pixels)
     np.testing.assert_allclose(encoding.feature_maps.mean(axis=(2, 3)), encoding.embeddings, rtol=1e-5, atol=1e-6)
+
+
+def test_a_quantized_encoder_is_exported_with_its_heads(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+    pixels = random_pixels(16)
+    quantized(tiny_encoder_dir, tmp_path / "int8.onnx", pixels)
+    card = read_card(tiny_encoder_dir).model_copy(update={"encoder_id": "tiny-int8"})
+    directory = save_encoder(tmp_path / "encoders", card, tmp_path / "int8.onnx")
+    embeddings = Encoder.load(directory, threads=1).embed(pixels)
+    heads = fit_heads("tiny-int8", embeddings, {"damage": np.arange(16) % 2})
+    export_model(directory, heads, "carcond-0001", tmp_path / "model.onnx")
+    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["damage"], {"pixels": pixels})
+    np.testing.assert_allclose(found, heads.probabilities(embeddings)["damage"], atol=1e-4)
 
 
 def test_the_first_convolutions_stay_in_fp32(tiny_encoder_dir: Path, tmp_path: Path) -> None:
