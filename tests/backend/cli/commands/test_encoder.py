@@ -51,7 +51,9 @@ def test_making_a_stand_in_warns_by_itself_and_is_not_warned_of_again(
     assert "tf_efficientnet_lite0" in output
 
 
-def test_quantized_encoders_are_listed_with_their_comparison(make_settings: MakeSettings, models_dir: Path) -> None:
+def test_quantized_encoders_are_listed_with_their_comparison_and_trial(
+    make_settings: MakeSettings, models_dir: Path
+) -> None:
     make_settings()
     base = find_encoder(models_dir)
     task = TaskAgreement(photos=400, agreement=0.9951, labels=120, base_error=0.03, error=0.0312)
@@ -72,6 +74,7 @@ def test_quantized_encoders_are_listed_with_their_comparison(make_settings: Make
         "  damage: 99.5% of 400 photos keep their class (at least 99%); calibration error 0.0312 after 0.0300 on 120 "
         "hold-out labels (a rise of 0.005 at most)",
         "  52.3 ms a photo, fp32 84.1 ms",
+        "tiny-int8-12345678 waits for its trial",
     ]
 
 
