@@ -40,7 +40,7 @@ def finetune_facts(services: Services, queue: JobQueue, project_id: int) -> dict
 
 def finetune_text(facts: Mapping[str, Any]) -> str:
     """The facts in a line or two; empty when there never was a fine-tuning."""
-    lines = [_state_line(facts), trial_text(mapping(facts, "encoder"))]
+    lines = [_state_line(facts), _encoder_line(mapping(facts, "encoder"))]
     return "\n".join(line for line in lines if line)
 
 
@@ -76,8 +76,7 @@ def _progress(facts: Mapping[str, Any]) -> str:
     return f"{stage}{done}{epoch}{left}"
 
 
-def trial_text(encoder: Mapping[str, Any]) -> str:
-    """Outcome of an encoder's trial, see `backend.loop.encoder_trial.trial`, in a line; empty without an encoder."""
+def _encoder_line(encoder: Mapping[str, Any]) -> str:
     if not encoder:
         return ""
     name, version = text(encoder, "encoder_id"), text(encoder, "version")

@@ -62,7 +62,9 @@ def quantize_encoder(services: Services, project_id: int, tell: Tell) -> Encoder
     base = services.encoder(version.heads.encoder_id)
     if base.card.quantization:
         raise EncoderError(f"project {project_id} is served by {base.encoder_id}, which is quantized already")
-    with tempfile.TemporaryDirectory() as folder:
+    # Not in /tmp, which is memory in a container: the pixels may be a GB.
+    encoders = encoders_dir(services.settings.models_dir)
+    with tempfile.TemporaryDirectory(dir=encoders, prefix=".quantizing-") as folder:
         card = _Attempt(services, project_id, version, base, Path(folder), tell).run()
     if services.mirror:
         services.mirror.push_encoders()
@@ -165,7 +167,7 @@ class _Attempt:
                 )
 
     def _pixels(self, tasks: Sequence[int], urls: Mapping[int, str], file: Path) -> tuple[list[int], FloatArray]:
-        """Ids of the tasks whose photos could be read, and their pixels ``(N, 3, S, S)``, in a file: up to 1 GB."""
+        """Ids of the tasks whose photos could be read, and their pixels ``(N, 3, S, S)``, in a file."""
         size = self.base.spec.size
         pixels = np.memmap(file, np.float32, "w+", shape=(max(1, len(tasks)), 3, size, size))
         read: list[int] = []

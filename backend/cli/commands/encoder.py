@@ -7,8 +7,6 @@ from typing import Annotated
 import typer
 
 from backend.cli.encoder_view import encoder_line, quantization_text
-from backend.loop.encoder_trial import trial
-from backend.project.finetune_status import trial_text
 from backend.services import Services, get_services
 from carcond.errors import EncoderError
 from carcond.model.encoder import fitting_encoder, list_encoders
@@ -63,7 +61,6 @@ def _create(services: Services, backbone: str, weights: str) -> None:
     for other in list_encoders(settings.models_dir):
         if other.quantization:
             print(quantization_text(other, other.quantization))
-            print(trial_text(trial(services, other.quantization.project, other.encoder_id)))
 
 
 def _quantize(services: Services, project: int) -> None:
@@ -74,4 +71,4 @@ def _quantize(services: Services, project: int) -> None:
     card = quantize_encoder(services, project, lambda line: print(line, file=sys.stderr))
     if card.quantization:
         print(quantization_text(card, card.quantization))
-    print("its trial follows when the worker has embedded all photos; carcond encoder prints the verdict")
+    print(f"its trial follows when the worker has embedded all photos: carcond versions list --project {project}")

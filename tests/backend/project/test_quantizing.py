@@ -13,7 +13,7 @@ from backend.services import Services, get_services
 from carcond.arrays import FloatArray
 from carcond.errors import EncoderError
 from carcond.evaluation.quantization_gate import compare_encoders
-from carcond.model.encoder import Encoder, encoder_directory, find_encoder
+from carcond.model.encoder import Encoder, encoder_directory, encoders_dir, find_encoder
 from carcond.model.encoder_card import EncoderCard, EncoderComparison, Tuning, read_card
 from tests.backend.conftest import MakeSettings
 from tests.backend.fake_label_studio import PROJECT
@@ -127,6 +127,7 @@ def test_one_with_other_answers_is_refused_with_numbers_and_nothing_is_kept(
         quantize_encoder(large.services, PROJECT, told.append)
     assert sum(line.startswith("refused") for line in told) == 2  # with all convolutions in int8, and with one
     assert quantized_encoders(large.services, PROJECT) == []
+    assert [each.name for each in encoders_dir(large.services.settings.models_dir).glob("*/")] == [BASE]
     assert candidate(large) == ""
 
 

@@ -74,7 +74,6 @@ def test_quantized_encoders_are_listed_with_their_comparison_and_trial(
         "  damage: 99.5% of 400 photos keep their class (at least 99%); calibration error 0.0312 after 0.0300 on 120 "
         "hold-out labels (a rise of 0.005 at most)",
         "  52.3 ms a photo, fp32 84.1 ms",
-        "tiny-int8-12345678 waits for its trial",
     ]
 
 
