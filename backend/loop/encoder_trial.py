@@ -2,8 +2,8 @@
 
 A version is built on the encoder of the version that serves, so a rollback brings the old encoder back for good.
 Another encoder takes over by one trial: it embeds the whole pool, heads are fitted on these embeddings, and the gate
-compares them with the serving version. There are two candidates: the encoder that was fine-tuned last on the project's
-labels, and the one that `carcond encoder` has put in use for all projects.
+compares them with the serving version. There are three candidates: the serving encoder quantized, the encoder that was
+fine-tuned last on the project's labels, and the one that `carcond encoder` has put in use for all projects.
 """
 
 import logging
@@ -23,9 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 def tuned_encoders(services: Services, project_id: int) -> list[EncoderCard]:
-    """Encoders that were fine-tuned on a project's labels, the oldest first."""
+    """Encoders that were fine-tuned on a project's labels, the oldest first; their quantized copies are left out."""
     cards = list_encoders(services.settings.models_dir)
-    return [card for card in cards if card.tuning and card.tuning.project == project_id]
+    return [card for card in cards if card.tuning and card.tuning.project == project_id and not card.quantization]
+
+
+def quantized_encoders(services: Services, project_id: int) -> list[EncoderCard]:
+    """Encoders that were quantized for a project, the oldest first."""
+    cards = list_encoders(services.settings.models_dir)
+    return [card for card in cards if card.quantization and card.quantization.project == project_id]
 
 
 def labels_learnt(services: Services, project_id: int) -> int:
@@ -52,11 +58,13 @@ def candidate_encoder(services: Services, project_id: int, serving: Version | No
     """
     if serving is None:
         return ""
-    tuned = tuned_encoders(services, project_id)
-    candidates = [tuned[-1].encoder_id] if tuned else []
+    tuned, quantized = tuned_encoders(services, project_id), quantized_encoders(services, project_id)
+    bases = {card.encoder_id: card.quantization.base for card in quantized if card.quantization}
+    candidates = [each for each, base in bases.items() if base == serving.heads.encoder_id][-1:]
+    candidates += [tuned[-1].encoder_id] if tuned else []
     with suppress(EncoderError):  # the one in use for all is gone: the serving version has its own
         candidates.append(services.encoder_id())
-    known = {serving.heads.encoder_id}
+    known = {serving.heads.encoder_id, bases.get(serving.heads.encoder_id)}  # it may have been quantized from another
     tuning = tuning_of(services, project_id, serving.heads.encoder_id)
     if tuning:
         known.add(tuning.base)  # the serving encoder was fine-tuned from it

@@ -75,6 +75,14 @@ class Encoder:
             )
         return cls(_open_session(path, threads), card, CarHead.load(directory, card.dimension))
 
+    def with_network(self, onnx_file: Path, threads: int = 0) -> "Encoder":
+        """The same encoder with another file of its network, to be compared with this one.
+
+        Raises:
+            EncoderError: ONNX Runtime cannot run the file.
+        """
+        return Encoder(_open_session(onnx_file, threads), self.card, self.car_head)
+
     @property
     def encoder_id(self) -> str:
         """Identifier: only embeddings of equal id are comparable and can share heads."""

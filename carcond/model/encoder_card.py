@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,6 +54,70 @@ class Tuning(BaseModel):
     labels: int
 
 
+class TaskAgreement(BaseModel):
+    """Answers of one task on a quantized encoder, compared with those on the encoder that it was made from.
+
+    Attributes:
+        photos: number of photos that both answered.
+        agreement: share of them with the same most probable class, 0..1.
+        labels: number of them that have a hold-out label of the task.
+        base_error: calibration error of the encoder that it was made from, on these labels, 0..1; see
+            `carcond.evaluation.calibration.calibration_error`.
+        error: calibration error of the quantized encoder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    photos: int
+    agreement: float
+    labels: int
+    base_error: float
+    error: float
+
+
+class EncoderComparison(BaseModel):
+    """Comparison of a quantized encoder with the one that it was made from, on photos of a project.
+
+    Attributes:
+        tasks: task key -> comparison of the answers of one version's heads.
+        base_ms: median time to encode a photo on the encoder that it was made from, in ms, in batches of
+            `carcond.model.encoder.BATCH_SIZE`.
+        ms: the same on the quantized encoder, measured alternately.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: dict[str, TaskAgreement]
+    base_ms: float
+    ms: float
+
+
+class Quantization(BaseModel):
+    """Provenance of a quantized encoder, which only the project that it was compared on uses.
+
+    Attributes:
+        project: number of the project.
+        base: id of the encoder that it was made from.
+        version: name of the version whose heads answered in the comparison.
+        number_type: type of weights and activations of the quantized layers.
+        convolutions: number of convolutions of the network.
+        float_convolutions: number of the first of them that stayed in fp32.
+        calibration_photos: number of photos that the ranges of the activations were measured on.
+        comparison: of its answers, on other photos.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    project: int
+    base: str
+    version: str
+    number_type: Literal["int8"] = "int8"
+    convolutions: int
+    float_convolutions: int
+    calibration_photos: int
+    comparison: EncoderComparison
+
+
 class EncoderCard(BaseModel):
     """Contents of an encoder's `encoder.json`.
 
@@ -72,6 +137,7 @@ class EncoderCard(BaseModel):
         created: date and time, ISO 8601, UTC.
         versions: of the packages that made it.
         tuning: provenance of a fine-tuning in the live loop; None for an encoder that all projects may use.
+        quantization: provenance of a quantized encoder; None for one in fp32.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -90,6 +156,7 @@ class EncoderCard(BaseModel):
     created: str
     versions: dict[str, str]
     tuning: Tuning | None = None
+    quantization: Quantization | None = None
 
     @property
     def tiles(self) -> int:

@@ -1,28 +1,49 @@
-"""`carcond encoder`: create the encoder of photos."""
+"""`carcond encoder`: create the encoder of photos, or quantize the one that serves a project."""
 
 import sys
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from backend.services import get_services
-from carcond.model.encoder import fitting_encoder
+from backend.cli.encoder_view import encoder_line, quantization_text
+from backend.services import Services, get_services
+from carcond.errors import EncoderError
+from carcond.model.encoder import fitting_encoder, list_encoders
 from carcond.model.encoder_card import encoder_request, read_card
-from carcond.settings import get_settings
 
 
 def encoder(
     backbone: Annotated[str, typer.Option(help="timm's name of the network")] = "",
     weights: Annotated[str, typer.Option(help="'hub', or a file: .safetensors, or .pth of tensors only")] = "",
+    quantize: Annotated[
+        int | None, typer.Option(metavar="PROJECT", help="quantize the encoder that serves this project to int8")
+    ] = None,
 ) -> None:
     """Create the encoder of photos, unless it exists already.
 
+    With --quantize, quantize the encoder that serves a project, and compare the answers of both on its photos. If they
+    agree, its photos are embedded in the background, and it takes over unless the gate finds it worse.
+
+    Exit codes: 0 done; 1 it could not be created, or the quantized one was refused, and standard error says why.
+
     Example: carcond encoder --weights efficientnet_b4.safetensors
+
+    Example: carcond encoder --quantize 1
     """
-    settings = get_settings()
+    if quantize is not None and (backbone or weights):
+        raise typer.BadParameter("--quantize takes the serving encoder: leave out --backbone and --weights")
+    services = get_services()
+    if quantize is None:
+        _create(services, backbone, weights)
+    else:
+        _quantize(services, quantize)
+
+
+def _create(services: Services, backbone: str, weights: str) -> None:
+    settings, mirror = services.settings, services.mirror
     backbone = backbone or settings.backbone
     weights = weights or settings.backbone_weights
-    mirror = get_services().mirror
     if mirror:
         mirror.pull_encoders()
     card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights, settings.views))
@@ -36,5 +57,18 @@ def encoder(
         mirror.push_encoders()
     if card.fallback_reason and not is_new:  # making a stand-in has warned already
         print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
-    views = "+".join(map(str, card.views))
-    print(f"encoder {card.encoder_id}: {card.backbone}, views {views}, weights {card.weights_source}")
+    print(encoder_line(card))
+    for other in list_encoders(settings.models_dir):
+        if other.quantization:
+            print(quantization_text(other, other.quantization))
+
+
+def _quantize(services: Services, project: int) -> None:
+    if find_spec("onnx") is None:
+        raise EncoderError("quantizing an encoder needs a package: pip install onnx")
+    from backend.project.quantizing import quantize_encoder  # noqa: PLC0415 - it imports onnx
+
+    card = quantize_encoder(services, project, lambda line: print(line, file=sys.stderr))
+    if card.quantization:
+        print(quantization_text(card, card.quantization))
+    print(f"its trial follows when the worker has embedded all photos: carcond versions list --project {project}")
