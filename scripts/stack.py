@@ -33,6 +33,8 @@ RUN_MIB = 500
 # The first start makes Label Studio's database: 40 s on two cores, more on a busy or slow machine.
 _LABEL_STUDIO_PATIENCE_S = 300.0
 _BACKEND_PATIENCE_S = 120.0
+# Writes to a Label Studio on PostgreSQL at a time, as in docker-compose.yml: docs/queue.md has the measurements.
+_POSTGRES_CONNECTIONS = "4"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ class Stack:
         names = (variable_name(setting) for setting in Settings.model_fields)
         given = {name: os.environ[name] for name in names if os.environ.get(name)}
         return {
+            **({"CARCOND_PUBLISH_CONNECTIONS": _POSTGRES_CONNECTIONS} if self.options.label_studio_postgres else {}),
             **given,
             "LABEL_STUDIO_URL": self.label_studio_url,
             "LABEL_STUDIO_HOST": self.browser_url,
