@@ -68,8 +68,8 @@ def test_each_set_is_installed_once_and_all_of_them_hold_each(checkout: Path) ->
     for name in ("up", "up", "demo", "demo"):
         assert set_up(checkout, name).returncode == 0
     assert len(calls(checkout, "--editable")) == 2
-    for name in ((), ("train",), ("up",)):
-        assert set_up(checkout, *name).returncode == 0
+    for sets in ((), ("train",), ("up",)):
+        assert set_up(checkout, *sets).returncode == 0
     assert [line.rpartition(".[")[2] for line in calls(checkout, "--editable")] == [
         "encoder,local]",
         "demo]",

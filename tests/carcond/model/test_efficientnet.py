@@ -12,10 +12,9 @@ from carcond.training.views import ViewNetwork, cut_tiles
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=ARCHITECTURES.values(), ids=ARCHITECTURES, scope="module")
+@pytest.fixture(params=list(ARCHITECTURES), scope="module")
 def architecture(request: pytest.FixtureRequest) -> Architecture:
-    found: Architecture = request.param
-    return found
+    return ARCHITECTURES[request.param]
 
 
 @pytest.fixture(scope="module")

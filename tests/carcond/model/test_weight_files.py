@@ -31,7 +31,7 @@ def test_another_file_in_the_fallbacks_package_is_refused(tmp_path: Path, monkey
 
 def test_without_the_fallbacks_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_files, "FALLBACK_PACKAGE", "no-such-package")
-    with pytest.raises(WeightsUnavailableError, match="no-such-package.*is not installed"):
+    with pytest.raises(WeightsUnavailableError, match=r"no-such-package.*is not installed"):
         read_fallback()
 
 
