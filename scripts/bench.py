@@ -36,6 +36,7 @@ from scripts.bench_load import bench_load
 from scripts.bench_loop import bench_loop
 from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
+from scripts.bench_scale import bench_scale
 from scripts.bench_serving import bench_serving
 from scripts.bench_startup import bench_startup
 from scripts.bench_views import bench_views, export_views, time_encoders
@@ -53,6 +54,9 @@ PhotosOption = Annotated[Path | None, typer.Option(help="folder with the photos.
 LabelsOption = Annotated[Path | None, typer.Option(help="CSV with the columns file, damage, cleanliness")]
 PoolOption = Annotated[int, typer.Option(min=1, help="number of drawn cars")]
 ArtefactsOption = Annotated[Path | None, typer.Option(help="folder for screenshots of failures")]
+DatabaseOption = Annotated[
+    str, typer.Option(help="an empty PostgreSQL database for Label Studio, as postgresql://USER@HOST:PORT/NAME")
+]
 DataOption = Annotated[Path | None, typer.Option(help="folder for the stack's data. Default: temporary")]
 
 
@@ -126,9 +130,7 @@ def labellers(
     pool: PoolOption = 1000,
     seed: Annotated[int, typer.Option(help="seed of the annotators' actions")] = 1,
     artefacts: ArtefactsOption = None,
-    label_studio_database: Annotated[
-        str, typer.Option(help="an empty PostgreSQL database for Label Studio, as postgresql://USER@HOST:PORT/NAME")
-    ] = "",
+    label_studio_database: DatabaseOption = "",
     data: DataOption = None,
     models_dir: ModelsOption = None,
     as_json: JsonOption = False,
@@ -204,6 +206,7 @@ def chaos(
 def load(
     minutes: Annotated[float, typer.Option(min=0.5, help="time of labelling through the API")] = 10,
     labellers: Annotated[int, typer.Option(min=1, help="number of annotators, each at most one label a second")] = 50,
+    people: Annotated[int, typer.Option(min=0, help="number of annotators in a browser beside them")] = 2,
     tasks: Annotated[int, typer.Option(min=100, help="number of tasks")] = 6000,
     data: DataOption = None,
     models_dir: ModelsOption = None,
@@ -211,7 +214,7 @@ def load(
 ) -> None:
     """Measure a burst of 10 000 webhooks, 50 clients at once, a /predict of 5 000 tasks, and 50 annotators."""
     with _stack(data, models_dir) as stack:
-        report = bench_load(stack, minutes=minutes, labellers=labellers, tasks=tasks, say=_log.print)
+        report = bench_load(stack, minutes=minutes, labellers=labellers, people=people, tasks=tasks, say=_log.print)
     print(json.dumps(report)) if as_json else _print_rows("Load", [_flat(report)])
 
 
@@ -224,6 +227,21 @@ def startup(
     with tempfile.TemporaryDirectory(prefix="carcond-startup-", ignore_cleanup_errors=True) as folder:
         report = bench_startup(CHECKOUT, Path(folder), empty_cache=empty_cache, say=_log.print)
     print(json.dumps(report)) if as_json else _print_rows("The first start", [_flat(report)])
+
+
+@app.command()
+def scale(
+    tasks: Annotated[int, typer.Option(min=1000, help="number of tasks")] = 100_000,
+    labels: Annotated[int, typer.Option(min=1, help="number of labels made one by one")] = 20,
+    label_studio_database: DatabaseOption = "",
+    data: DataOption = None,
+    models_dir: ModelsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure turns of a Label Studio with many tasks, and Label Studio itself."""
+    with _stack(data, models_dir, label_studio_database) as stack:
+        report = bench_scale(stack, tasks=tasks, labels=labels, say=_log.print)
+    print(json.dumps(report)) if as_json else _print_rows("Many tasks", [_flat(report)])
 
 
 @app.command()

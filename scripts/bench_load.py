@@ -2,13 +2,10 @@
 
 import asyncio
 import json
-import secrets
 import tempfile
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,10 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from backend.jobs.queue import LOOP_QUEUES, TURNS
-from backend.label_studio.client import LabelStudioApi
 from carcond.data.synthetic_photos import draw_samples
-from carcond.errors import LabelStudioError
-from carcond.registry.registry import Registry
+from scripts.bench_annotators import label_together, newest_labels
 from scripts.oracle import Oracle, read_truth
+from scripts.process_use import measured_processes
 from scripts.stack import Stack
 
 _PHOTOS = 60
@@ -35,8 +31,6 @@ _SECONDS_EACH = 20.0
 _LARGE = 5_000
 # Label Studio gives up a prediction after this long.
 _LABEL_STUDIO_WAITS_S = 100.0
-_SAMPLE_S = 2.0
-_LEARNING_S = 600.0
 _QUIET_S = 3.0
 
 
@@ -82,14 +76,15 @@ class _Answers:
 
 
 def bench_load(
-    stack: Stack, *, minutes: float, labellers: int, tasks: int, say: Callable[[str], None]
+    stack: Stack, *, minutes: float, labellers: int, people: int, tasks: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Seconds, milliseconds and slopes under load; see docs/reliability.md.
 
     Args:
         stack: a running stack.
         minutes: of labelling through the API.
-        labellers: number of annotators, each at most one label a second.
+        labellers: number of annotators through the API, each at most one label a second.
+        people: number of annotators in a browser beside them.
         tasks: number of tasks for them.
         say: progress callback.
     """
@@ -101,22 +96,24 @@ def bench_load(
         oracle = Oracle(stack.api(), project_id, read_truth(photos / "labels.csv"))
         oracle.label_until_versioned()
         _wait_for_quiet(stack)
-        with _measured_processes(stack) as growth:
+        with measured_processes(stack) as growth:
             report: dict[str, Any] = {"burst": _burst(stack, project_id, oracle)}
             say(f"burst: {report['burst']}")
             report["clients"] = _clients(stack, project_id)
             say(f"clients: {report['clients']}; importing {tasks} tasks")
-            _import_again(stack, project_id, tasks)
+            import_again(stack, project_id, tasks)
             _wait_for_quiet(stack)
             report["predict_large"] = _large_predict(stack, project_id)
             say(f"large predict: {report['predict_large']}")
             growth.clear()
-            report["labelling"] = _labelling(stack, project_id, photos / "labels.csv", minutes, labellers)
+            report["labelling"] = label_together(
+                stack, project_id, photos / "labels.csv", minutes=minutes, labellers=labellers, people=people
+            )
             report["growth_a_minute"] = _slopes(growth)
         return report
 
 
-def _import_again(stack: Stack, project_id: int, count: int) -> None:
+def import_again(stack: Stack, project_id: int, count: int) -> None:
     """Import tasks with the addresses of the photos that are there, again and again."""
     data = [dict(task.data) for task in stack.api().tasks(project_id)]
     rows = [data[number % len(data)] for number in range(count)]
@@ -137,7 +134,7 @@ def _burst(stack: Stack, project_id: int, oracle: Oracle) -> dict[str, Any]:
     seconds = time.monotonic() - began
     _wait_for_quiet(stack)
     turns = _turns(stack) - before
-    labels = {row["task"] for row in _newest_labels(stack, project_id)}
+    labels = {row["task"] for row in newest_labels(stack, project_id)}
     lost = 0 if done is None or done.task_id in labels else 1
     return {**answers.summary(seconds), "seconds": round(seconds, 1), "turns": turns, "labels_lost": lost}
 
@@ -218,73 +215,6 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
     return report
 
 
-def _labelling(stack: Stack, project_id: int, labels: Path, minutes: float, labellers: int) -> dict[str, Any]:
-    """Annotators who label through the API, and clients of the backend beside them."""
-    end = time.monotonic() + 60 * minutes
-    made: list[int] = []
-    refused: list[str] = []
-    truth = read_truth(labels)
-
-    def label(number: int) -> None:
-        api = LabelStudioApi(stack.label_studio_url, _sign_up(stack, number))
-        oracle = Oracle(api, project_id, truth)
-        while (began := time.monotonic()) < end:
-            try:
-                done = oracle.label_next()
-            except (LabelStudioError, httpx.HTTPError) as error:
-                refused.append(str(error)[:200])
-                continue
-            if done is None:
-                return
-            made.append(done.task_id)
-            time.sleep(max(0.0, began + 1.0 - time.monotonic()))
-
-    threads = [threading.Thread(target=label, args=(number,), daemon=True) for number in range(labellers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    stopped = time.monotonic()
-    while True:
-        learnt = {row["task"] for row in _newest_labels(stack, project_id)}
-        held = {task.id for task in stack.api().tasks(project_id) if task.annotations}
-        if learnt == held or time.monotonic() > stopped + _LEARNING_S:
-            break
-        time.sleep(1.0)
-    return {
-        "labels": len(made),
-        "a_second": round(len(made) / (60 * minutes), 2),
-        "labelled_twice": len(made) - len(set(made)),
-        "refused": len(refused),
-        "first_refusal": refused[0] if refused else "",
-        "lost": len(set(made) - held),
-        "unlearned": len(held - learnt),
-        "learned_after_s": round(time.monotonic() - stopped, 1),
-    }
-
-
-def _sign_up(stack: Stack, number: int) -> str:
-    """Make an account as an invited person does, and return its token."""
-    invitation = stack.api().request("GET", "/api/invite")
-    page = f"{stack.label_studio_url}/user/signup/?token={invitation['token']}"
-    with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as browser:
-        browser.get(page)
-        form = {
-            "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-            "email": f"load-{number}-{secrets.token_hex(3)}@example.com",
-            "password": secrets.token_urlsafe(12),
-        }
-        browser.post(page, data=form, headers={"Referer": page}).raise_for_status()
-        answer = browser.get(f"{stack.label_studio_url}/api/current-user/token")
-        return str(answer.raise_for_status().json()["token"])
-
-
-def _newest_labels(stack: Stack, project_id: int) -> list[dict[str, Any]]:
-    registry = Registry(Path(stack.environment["CARCOND_MODELS_DIR"]), project_id)
-    numbers = registry.numbers()
-    return list(registry.labels(numbers[-1])) if numbers else []
-
-
 def _turns(stack: Stack) -> int:
     """Number of turns that have ended so far."""
     with Redis.from_url(stack.redis_url) as redis:
@@ -300,42 +230,6 @@ def _wait_for_quiet(stack: Stack) -> None:
             if any(len(queue) or len(queue.started_job_registry) for queue in queues):
                 quiet_since = time.monotonic()
             time.sleep(0.2)
-
-
-@contextmanager
-def _measured_processes(stack: Stack) -> Iterator[dict[str, list[tuple[float, float, int]]]]:
-    """Server -> (seconds, MB of memory, open files) of its process group, collected while the block runs."""
-    samples: dict[str, list[tuple[float, float, int]]] = {}
-    stopped = threading.Event()
-
-    def sample() -> None:
-        while not stopped.wait(_SAMPLE_S):
-            for server, pid in stack.pids.items():
-                memory, files = _group_use(pid)
-                samples.setdefault(server, []).append((time.monotonic(), memory, files))
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def _group_use(leader: int) -> tuple[float, int]:
-    """Memory in MB and open files of the processes that a server has started, itself included."""
-    memory, files = 0.0, 0
-    todo = [leader]
-    while todo:
-        process = Path(f"/proc/{todo.pop()}")
-        try:
-            memory += int((process / "statm").read_text().split()[1]) * 4096 / 1e6
-            files += len(list((process / "fd").iterdir()))
-            todo += [int(child) for child in (process / "task" / process.name / "children").read_text().split()]
-        except OSError:  # it has ended
-            continue
-    return memory, files
 
 
 def _slopes(growth: Mapping[str, list[tuple[float, float, int]]]) -> dict[str, dict[str, float]]:

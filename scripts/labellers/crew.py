@@ -161,6 +161,18 @@ class Crew:
                 browser.close()
 
 
+def find_chromium() -> str:
+    """Path of the browser.
+
+    Raises:
+        StackError: there is none.
+    """
+    chromium = chromium_program()
+    if chromium is None:
+        raise StackError("Chromium is not installed: apt install chromium")
+    return chromium
+
+
 def gather_crew(
     stack: Stack,
     title: str,
@@ -190,9 +202,7 @@ def gather_crew(
     Raises:
         StackError: there is no Chromium, or the photos were not embedded in time.
     """
-    chromium = chromium_program()
-    if chromium is None:
-        raise StackError("Chromium is not installed: apt install chromium")
+    chromium = find_chromium()
     project_id = stack.provision(title).project_id
     imported = stack.import_photos(project_id, folder)
     say(f"{imported} photos imported; embedding them")

@@ -222,15 +222,17 @@ class Labeller:
         return self._label(again) if again else None
 
     def _leave(self, shown: Shown) -> Shown | None:
-        wrong, drafts = self._wrong(self._right(shown)), self.page.traffic.drafts
-        self._answer(shown, wrong)
+        # Other than the pre-label: the page drafts nothing that is not changed, and opens anew with a newer pre-label.
+        changed, drafts = self._wrong(self._classes(shown) or self._right(shown)), self.page.traffic.drafts
+        self._answer(shown, changed)
         self.page.rest(_MOVE_S)
         self.page.leave_to_list()
         self.page.rest(max(_AWAY_S, self._pace_s))
         again = self._again(self.page.label_all(), shown)
-        if again and self._classes(again) != wrong:
+        if again and self._classes(again) != changed:
             saved = f"{self.page.traffic.drafts - drafts} drafts were saved"
-            self._note("page_errors", again.task_id, f"left with {wrong}, came back to {self._classes(again)}; {saved}")
+            came_back = f"left with {changed}, came back to {self._classes(again)}; {saved}"
+            self._note("page_errors", again.task_id, came_back)
         return self._label(again) if again else None
 
     def _again(self, shown: Shown | None, before: Shown) -> Shown | None:
