@@ -105,7 +105,7 @@ def fallback_file() -> Traversable:
     except ModuleNotFoundError as error:
         raise WeightsUnavailableError(
             f"the package {FALLBACK_PACKAGE}, whose weights stand in when the hub cannot be reached, "
-            "is not installed: run scripts/setup in the checkout"
+            "is not installed: run `scripts/setup up` in the checkout"
         ) from error
     (file,) = (each for each in folder.iterdir() if each.name.endswith(".pth"))
     return file
