@@ -6,6 +6,7 @@ CarcondError
 │   └── TooManyPixelsError        a photo too large to be decoded safely
 ├── EncoderError           an encoder is missing, broken, or cannot be made
 │   └── WeightsUnavailableError   pretrained weights could not be had
+├── MissingPackageError    an optional package that the request needs is not installed
 ├── NotEnoughLabelsError   too few labels to fit any head
 ├── LabelTableError        a CSV file of labels that cannot be used
 ├── TrainingError          an encoder cannot be fine-tuned as requested
@@ -52,6 +53,10 @@ class EncoderError(CarcondError):
 
 class WeightsUnavailableError(EncoderError):
     """Pretrained weights could not be loaded from the requested source."""
+
+
+class MissingPackageError(CarcondError):
+    """An optional package that the request needs is not installed."""
 
 
 class NotEnoughLabelsError(CarcondError):

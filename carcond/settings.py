@@ -199,7 +199,7 @@ class Settings(BaseSettings):
         description="Minimum confidence of an answer that a photo opens with; a less sure one is left to the person.",
     )
     debounce_s: float = Field(
-        0.3, ge=0, le=60, description="Time that a turn waits for further labels of a burst, in seconds."
+        0.1, ge=0, le=60, description="Time that a turn waits for further labels of a burst, in seconds."
     )
     reconcile_every_s: float = Field(
         60.0, ge=1, le=86_400, description="Interval of polling Label Studio for missed events, in seconds."

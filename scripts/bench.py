@@ -38,10 +38,11 @@ from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
 from scripts.bench_scale import bench_scale
 from scripts.bench_serving import bench_serving
+from scripts.bench_startup import bench_startup
 from scripts.bench_views import bench_views, export_views, time_encoders
 from scripts.ports import free_ports
 from scripts.preflight import StackError
-from scripts.stack import Stack, StackOptions
+from scripts.stack import CHECKOUT, Stack, StackOptions
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 _log = Console(stderr=True)
@@ -215,6 +216,17 @@ def load(
     with _stack(data, models_dir) as stack:
         report = bench_load(stack, minutes=minutes, labellers=labellers, people=people, tasks=tasks, say=_log.print)
     print(json.dumps(report)) if as_json else _print_rows("Load", [_flat(report)])
+
+
+@app.command()
+def startup(
+    empty_cache: Annotated[bool, typer.Option(help="install with an empty cache of pip, which is counted too")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the first start: time and disk from a bare clone until photos can be labelled."""
+    with tempfile.TemporaryDirectory(prefix="carcond-startup-", ignore_cleanup_errors=True) as folder:
+        report = bench_startup(CHECKOUT, Path(folder), empty_cache=empty_cache, say=_log.print)
+    print(json.dumps(report)) if as_json else _print_rows("The first start", [_flat(report)])
 
 
 @app.command()

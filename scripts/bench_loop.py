@@ -1,12 +1,14 @@
 """The loop, driven by an oracle on a real stack: learning curve, and waiting time of annotators."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from redis import Redis
 
+from backend.jobs.turn_log import Turns, read_turns
 from backend.label_studio.client import LabelStudioApi
 from carcond.arrays import UNKNOWN, FloatArray, IntArray
 from carcond.evaluation.metrics import evaluate
@@ -36,7 +38,8 @@ def bench_loop(
     bench = _Bench(stack, project_id, truth)
     bench.wait_until_embedded(imported)
     curve = []
-    waits = []
+    waits: list[float] = []
+    stages: list[Mapping[str, float]] = []
     labelled = skipped = 0
     while labelled < count and (done := bench.oracle.label_next()):
         if done.skipped:
@@ -46,6 +49,7 @@ def bench_loop(
         wait = bench.wait_for_order(done)
         if wait is not None:
             waits.append(wait)
+            stages.append(split_wait(wait, bench.turn_seconds))
         if labelled % every == 0 or labelled == count:
             point = bench.measure(labelled)
             say(f"{point}")
@@ -56,12 +60,24 @@ def bench_loop(
             "median": round(float(np.median(waits)), 3),
             "p95": round(float(np.quantile(waits, 0.95)), 3),
         },
+        "stages_s": median_stages(stages),
         "events": labelled + skipped,
         "skipped": skipped,
         **bench.accounts(),
         "photos": imported,
         "encoder": bench.encoder_id,
     }
+
+
+def split_wait(wait: float, turn_seconds: Mapping[str, float]) -> dict[str, float]:
+    """Split a wait for the order, in seconds, into the stages of the turn and the time until it began."""
+    return {"until the turn": round(wait - sum(turn_seconds.values()), 3), **turn_seconds}
+
+
+def median_stages(waits: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median duration of each stage, in seconds; empty without a wait."""
+    names = waits[0] if waits else ()
+    return {name: round(float(np.median([wait[name] for wait in waits])), 3) for name in names}
 
 
 class _Bench:
@@ -76,6 +92,8 @@ class _Bench:
         self._slots = Settings().slots
         self.oracle = Oracle(self._api, project_id, truth)
         self.encoder_id = (self._models_dir / "encoders" / "current").read_text(encoding="utf-8").strip()
+        self._redis = Redis.from_url(stack.redis_url)
+        self._turn = Turns(0, 0.0, {})
         self._test: tuple[FloatArray, dict[str, IntArray]] | None = None
 
     def wait_until_embedded(self, photos: int) -> None:
@@ -100,11 +118,21 @@ class _Bench:
         return time.monotonic() - done.submitted_at
 
     def _serves_label(self, task_id: int) -> bool:
+        # Label Studio is asked once a turn: asked all the time, it would be busy with that while it is written to.
+        turn = read_turns(self._redis).get(self._project_id, self._turn)
+        if turn == self._turn:
+            return False
+        self._turn = turn
         version = self._registry.current()
         if version is None or not any(row["task"] == task_id for row in self._registry.labels(version.number)):
             return False
         project = self._api.project(self._project_id)
         return project.model_version == version.name
+
+    @property
+    def turn_seconds(self) -> Mapping[str, float]:
+        """Stage -> its duration in the turn that was waited for."""
+        return self._turn.seconds
 
     def _classes_seen(self) -> list[str]:
         """Tasks with two labelled classes outside the hold-out."""

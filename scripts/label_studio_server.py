@@ -1,58 +1,19 @@
-"""A real Label Studio on this machine: its own environment, and its settings."""
+"""A real Label Studio on this machine: its command line, and its settings."""
 
 import contextlib
-import fcntl
 import os
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from backend.label_studio.ssrf_guard import closed_subnets
 from scripts.credentials import Credentials
-from scripts.preflight import StackError, check_disk, make_directory
-
-LABEL_STUDIO_VERSION = "1.23.2"
-INSTALL_MIB = 1500
 
 # Settings without a variable in Label Studio: a folder with nothing else in it, and the module's name.
 _SETTINGS = Path(__file__).with_name("label_studio") / "carcond_label_studio_settings.py"
 
 # Label Studio reads settings without a prefix too (HOST, DEBUG, USERNAME ...), so little is passed on.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-
-
-def install(venv: Path, say: Callable[[str], None]) -> None:
-    """Make Label Studio's environment unless it exists; safe for concurrent calls.
-
-    Raises:
-        StackError: no room on the disk, or pip failed.
-    """
-    make_directory(venv.parent)
-    marker = venv / f".label-studio-{LABEL_STUDIO_VERSION}"
-    if marker.exists():
-        return
-    with venv.with_name(f"{venv.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if marker.exists():  # made by another while this one waited
-            return
-        check_disk(venv.parent, INSTALL_MIB, "Label Studio's environment")
-        say(f"installing Label Studio {LABEL_STUDIO_VERSION} in {venv}: once, about two minutes and 1 GB")
-        _run([sys.executable, "-m", "venv", "--clear", str(venv)])
-        pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, f"label-studio=={LABEL_STUDIO_VERSION}"])
-        marker.touch()
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise StackError(
-            f"installing Label Studio failed at `{' '.join(command)}` (exit code {done.returncode}):\n"
-            + "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        )
 
 
 def prepare_database(data_dir: Path) -> bool:

@@ -22,6 +22,7 @@ from carcond.files import replace_text
 from carcond.settings import Settings, check_redis_url, variable_name
 from scripts import label_studio_server, redis_server
 from scripts.credentials import Credentials, check_secrets, load_credentials
+from scripts.label_studio_install import default_label_studio_venv, install
 from scripts.photo_import import import_photos, link_folder
 from scripts.preflight import DataLock, StackError, check_disk, check_port, make_directory
 from scripts.processes import ManagedProcess
@@ -32,12 +33,8 @@ RUN_MIB = 500
 # The first start makes Label Studio's database: 40 s on two cores, more on a busy or slow machine.
 _LABEL_STUDIO_PATIENCE_S = 300.0
 _BACKEND_PATIENCE_S = 120.0
-
-
-def default_label_studio_venv() -> Path:
-    """Label Studio's environment: one for all data folders, unless `CARCOND_LABEL_STUDIO_VENV` names another."""
-    named = os.environ.get("CARCOND_LABEL_STUDIO_VENV")
-    return Path(named).absolute() if named else CHECKOUT / ".carcond" / "label-studio-venv"
+# Writes to a Label Studio on PostgreSQL at a time, as in docker-compose.yml: docs/queue.md has the measurements.
+_POSTGRES_CONNECTIONS = "4"
 
 
 @dataclass(frozen=True)
@@ -184,6 +181,7 @@ class Stack:
         names = (variable_name(setting) for setting in Settings.model_fields)
         given = {name: os.environ[name] for name in names if os.environ.get(name)}
         return {
+            **({"CARCOND_PUBLISH_CONNECTIONS": _POSTGRES_CONNECTIONS} if self.options.label_studio_postgres else {}),
             **given,
             "LABEL_STUDIO_URL": self.label_studio_url,
             "LABEL_STUDIO_HOST": self.browser_url,
@@ -244,7 +242,7 @@ class Stack:
             check_secrets(self.credentials)
         self._check_room()
         self._write_settings()
-        label_studio_server.install(self.options.label_studio_venv, self._say)
+        install(self.options.label_studio_venv, self._say)
         self._start_redis()
         self._start_label_studio()
         self._make_encoder()

@@ -40,6 +40,8 @@ _MAX_STARTS = 5
 _FLOOD, _FLOOD_STEP_S, _FLOOD_SECONDS = 20, 0.3, 10.0
 # A turn waits no longer for new projects, however many there are.
 _ADMISSION_SECONDS = 0.5
+# Stages of every turn before it writes into Label Studio.
+_BEFORE_WRITING = ("read", "refit", "rank")
 _KEPT_FACTS = ("best_epoch", "epochs", "measured_on", "against_frozen", "train_accuracy", "seconds", "peak_memory_mb")
 
 
@@ -61,7 +63,8 @@ def run_turn(project_id: int) -> dict[str, Any]:
             return {}
         _record_labels(queue, project_id)  # while no other job reads further ones into the store
     # People who label without pause wait for Label Studio: it is free of our writing for as long as it was written to.
-    queue.rest(project_id, report.seconds["publish"])
+    # The next turn takes about as long as this one until it writes, which is part of that.
+    queue.rest(project_id, report.seconds["publish"] - sum(report.seconds[stage] for stage in _BEFORE_WRITING))
     if report.photos_left:
         queue.request_turn(project_id)
     elif report.stale:

@@ -12,6 +12,7 @@ from typing import Any
 
 from carcond.errors import OutOfMemoryError, TrainingCancelledError, TrainingError
 from carcond.training.request import OUTCOME, PROGRESS
+from carcond.training.requirements import check_packages
 
 _LOOK_SECONDS = 0.5
 _MB = 1024 * 1024
@@ -37,7 +38,9 @@ def run_trainer(directory: Path, memory_mb: int, tell: Tell, is_cancelled: Calla
         TrainingCancelledError: it was cancelled, and ended.
         OutOfMemoryError: it, or the system, was out of memory; the checkpoint of the last epoch is kept.
         TrainingError: it could not train as requested, or was killed.
+        MissingPackageError: PyTorch is not installed.
     """
+    check_packages("fine-tuning")
     for name in (PROGRESS, OUTCOME):
         (directory / name).unlink(missing_ok=True)
     kills = _out_of_memory_kills()

@@ -1,9 +1,13 @@
 """An encoder on disk: `encoder.onnx`, and `encoder.json`, the card that describes it."""
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carcond.data.images import InputSpec
@@ -183,6 +187,35 @@ def encoder_request(backbone: str, weights: str, views: tuple[int, ...] = ONE_VI
     """
     named = weights in ("hub", "random")
     return EncoderRequest(backbone=backbone, weights=weights if named else file_sha256(Path(weights)), views=views)
+
+
+def encoder_id(backbone: str, weights_sha256: str, spec: InputSpec, views: tuple[int, ...]) -> str:
+    """Id of an encoder: its backbone, and a hash of what its embeddings depend on.
+
+    That is the preparation of the pixels as much as the weights. The side of a single view is in the input's
+    description.
+
+    Args:
+        backbone: timm's name of the network.
+        weights_sha256: see `hash_weights`.
+        spec: input size and normalisation.
+        views: sides of the views of a photo, in pixels.
+    """
+    seen = json.dumps(asdict(spec)) + (f"tiles of {views}" if len(views) > 1 else "")
+    return f"{backbone}-{hashlib.sha256((weights_sha256 + seen).encode()).hexdigest()[:8]}"
+
+
+def hash_weights(weights: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of the names and values of a network's weights, in hexadecimal.
+
+    Args:
+        weights: name -> values, without a classifier.
+    """
+    digest = hashlib.sha256()
+    for name, values in sorted(weights.items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def read_card(directory: Path) -> EncoderCard:

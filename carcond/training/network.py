@@ -5,12 +5,9 @@ has a linear layer on that average, which is why the layer's weights, applied to
 (class activation maps, arXiv 1512.04150).
 """
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 import tempfile
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +19,14 @@ from torch import Tensor, nn
 
 from carcond.errors import EncoderError
 from carcond.model.encoder import encoders_dir, find_encoder, fitting_encoder, use_encoder
-from carcond.model.encoder_card import ONE_VIEW, EncoderCard, encoder_request, save_encoder
+from carcond.model.encoder_card import (
+    ONE_VIEW,
+    EncoderCard,
+    encoder_id,
+    encoder_request,
+    hash_weights,
+    save_encoder,
+)
 from carcond.model.heads import Heads
 from carcond.taxonomy import TASKS
 from carcond.training.pretrained_weights import Backbone, load_backbone_or_fallback
@@ -147,38 +151,27 @@ def export_encoder(backbone: Backbone, models_dir: Path) -> Path:
 
 
 def _describe(backbone: Backbone) -> EncoderCard:
-    weights = weights_sha256(backbone.module)
-    # Embeddings depend on the preparation of the pixels as much as on the weights, so the id does too. The side of a
-    # single view is in the input's description.
-    seen = json.dumps(asdict(backbone.spec)) + (f"tiles of {backbone.views}" if len(backbone.views) > 1 else "")
-    identity = hashlib.sha256((weights + seen).encode()).hexdigest()
+    hashed = weights_sha256(backbone.module)
     return EncoderCard(
-        encoder_id=f"{backbone.name}-{identity[:8]}",
+        encoder_id=encoder_id(backbone.name, hashed, backbone.spec, backbone.views),
         backbone=backbone.name,
         weights_source=backbone.weights_source,
         fallback_reason=backbone.fallback_reason,
         request=backbone.request,
-        weights_sha256=weights,
+        weights_sha256=hashed,
         onnx_sha256="",
         input=backbone.spec,
         views=backbone.views,
         dimension=backbone.dimension,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            name: importlib.metadata.version(name) for name in ("carcond", "timm", "torch", "onnx", "onnxruntime")
-        },
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
         tuning=backbone.tuning,
     )
 
 
 def weights_sha256(module: nn.Module) -> str:
     """A hash of the names and values of a network's weights, as an encoder's card has it."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        array = value.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return hash_weights({name: value.detach().cpu().numpy() for name, value in module.state_dict().items()})
 
 
 def _export(backbone: Backbone, onnx_file: Path) -> None:

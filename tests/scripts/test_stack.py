@@ -64,6 +64,18 @@ def test_the_settings_of_a_stack_hold_what_it_was_started_with(tmp_path: Path, m
     assert {"CARCOND_GATE_MARGIN", "CARCOND_NO_SUCH_SETTING"} & set(stack.settings) == set()
 
 
+def test_several_predictions_at_a_time_are_written_to_a_label_studio_on_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CARCOND_PUBLISH_CONNECTIONS", raising=False)
+    assert "CARCOND_PUBLISH_CONNECTIONS" not in Stack(StackOptions(tmp_path / "sqlite")).settings
+    options = StackOptions(tmp_path / "postgres", label_studio_postgres="postgresql://carcond@127.0.0.1/labels")
+    assert Stack(options).settings["CARCOND_PUBLISH_CONNECTIONS"] == "4"
+    monkeypatch.setenv("CARCOND_PUBLISH_CONNECTIONS", "2")
+    options = StackOptions(tmp_path / "named", label_studio_postgres="postgresql://carcond@127.0.0.1/labels")
+    assert Stack(options).settings["CARCOND_PUBLISH_CONNECTIONS"] == "2"
+
+
 def test_a_stack_is_for_this_machine_alone_unless_it_is_told_otherwise(tmp_path: Path) -> None:
     stack = Stack(StackOptions(tmp_path, label_studio_port=8181))
     stack.stop()

@@ -2,15 +2,18 @@
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from backend.cli.encoder_view import encoder_line, quantization_text
 from backend.services import Services, get_services
-from carcond.errors import EncoderError
+from carcond.errors import MissingPackageError
 from carcond.model.encoder import fitting_encoder, list_encoders
 from carcond.model.encoder_card import encoder_request, read_card
+from carcond.settings import Settings
+from carcond.training.requirements import check_packages
 
 
 def encoder(
@@ -47,16 +50,10 @@ def _create(services: Services, backbone: str, weights: str) -> None:
     if mirror:
         mirror.pull_encoders()
     card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights, settings.views))
-    is_new = card is None
-    if card is None:
-        # It imports torch, an optional package that takes seconds.
-        from carcond.training.network import build_encoder  # noqa: PLC0415
-
-        card = read_card(build_encoder(settings.models_dir, backbone, weights, settings.views))
+    if card is None or card.fallback_reason:  # what stands in is replaced as soon as the weights can be had
+        card = read_card(_build(settings, backbone, weights))
     if mirror:
         mirror.push_encoders()
-    if card.fallback_reason and not is_new:  # making a stand-in has warned already
-        print(f"NOT the encoder that was asked for: {card.fallback_reason}", file=sys.stderr)
     print(encoder_line(card))
     for other in list_encoders(settings.models_dir):
         if other.quantization:
@@ -65,10 +62,23 @@ def _create(services: Services, backbone: str, weights: str) -> None:
 
 def _quantize(services: Services, project: int) -> None:
     if find_spec("onnx") is None:
-        raise EncoderError("quantizing an encoder needs a package: pip install onnx")
+        raise MissingPackageError("quantizing an encoder needs a package: pip install onnx")
     from backend.project.quantizing import quantize_encoder  # noqa: PLC0415 - it imports onnx
 
     card = quantize_encoder(services, project, lambda line: print(line, file=sys.stderr))
     if card.quantization:
         print(quantization_text(card, card.quantization))
     print(f"its trial follows when the worker has embedded all photos: carcond versions list --project {project}")
+
+
+def _build(settings: Settings, backbone: str, weights: str) -> Path:
+    # Both import packages that take a second or more, and that not every installation has.
+    if find_spec("onnx") and find_spec("huggingface_hub"):
+        from carcond.model.pretrained_encoder import build_pretrained_encoder, needs_torch  # noqa: PLC0415
+
+        if not needs_torch(backbone, weights):
+            return build_pretrained_encoder(settings.models_dir, backbone, weights, settings.views)
+    check_packages(f"making an encoder of {backbone} with the weights {weights}")
+    from carcond.training.network import build_encoder  # noqa: PLC0415
+
+    return build_encoder(settings.models_dir, backbone, weights, settings.views)

@@ -22,6 +22,7 @@ from backend.services import get_services
 from carcond.errors import TrainingError
 from carcond.settings import get_settings
 from carcond.training.dataset_reader import ReadOptions, read_training_set
+from carcond.training.requirements import check_packages
 from carcond.training.settings import TrainingSettings, load_training_settings
 
 _DEFAULTS = TrainingSettings()
@@ -122,7 +123,8 @@ def _on_export(
     tensorboard: bool,
     as_json: bool,
 ) -> None:
-    # It imports torch, an optional package that takes seconds.
+    check_packages("fine-tuning")
+    # It imports torch, which takes seconds.
     from carcond.training.offline_training import OfflineTraining  # noqa: PLC0415
 
     settings = get_settings()

@@ -3,7 +3,7 @@
 import json
 
 from backend.doctor.label_studio import TESTED_VERSION, check_label_studio, check_version
-from scripts.label_studio_server import LABEL_STUDIO_VERSION
+from scripts.label_studio_install import LABEL_STUDIO_VERSION
 from tests.backend.doctor.conftest import Look
 from tests.backend.http_server import HttpServer, Reply
 

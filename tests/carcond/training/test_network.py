@@ -45,17 +45,6 @@ def b4_directory(b4: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path
     return export_encoder(b4, tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty cache, and a hub at a local port where nobody listens."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
-    )
-
-
 def random_pixels(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 224, 224, generator=torch.Generator().manual_seed(1))
 

@@ -1,16 +1,15 @@
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from backend.cli.main import app
-from carcond.errors import EncoderError
+from carcond.errors import EncoderError, MissingPackageError
+from carcond.model import pretrained_encoder
 from carcond.model.encoder import encoders_dir, find_encoder
 from carcond.model.encoder_card import EncoderComparison, Quantization, TaskAgreement, read_card, save_encoder
-from carcond.training import network
 from tests.backend.conftest import MakeSettings
-
-WARNING = "NOT the encoder that was asked for"
 
 
 def run(*arguments: str) -> str:
@@ -19,11 +18,12 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_a_stand_in_that_is_there_already_is_warned_of_once(
-    make_settings: MakeSettings, lite0_models_dir: Path
+def test_what_stands_in_is_replaced_once_the_weights_can_be_had(
+    make_settings: MakeSettings, lite0_models_dir: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_settings(CARCOND_MODELS_DIR=str(lite0_models_dir))
-    assert run().count(WARNING) == 1
+    monkeypatch.setattr(pretrained_encoder, "build_pretrained_encoder", lambda *_: find_encoder(models_dir))
+    assert run().startswith("encoder tiny-")
 
 
 def test_the_views_of_the_settings_are_built(
@@ -36,19 +36,9 @@ def test_the_views_of_the_settings_are_built(
         asked.extend(arguments)
         return find_encoder(lite0_models_dir)
 
-    monkeypatch.setattr(network, "build_encoder", build)
+    monkeypatch.setattr(pretrained_encoder, "build_pretrained_encoder", build)
     run()
     assert asked[-1] == (128, 256)
-
-
-def test_making_a_stand_in_warns_by_itself_and_is_not_warned_of_again(
-    make_settings: MakeSettings, lite0_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_settings(CARCOND_MODELS_DIR=str(tmp_path / "empty"))
-    monkeypatch.setattr(network, "build_encoder", lambda *_: find_encoder(lite0_models_dir))
-    output = run()
-    assert WARNING not in output
-    assert "tf_efficientnet_lite0" in output
 
 
 def test_quantized_encoders_are_listed_with_their_comparison_and_trial(
@@ -86,10 +76,19 @@ def test_the_encoder_of_a_project_without_a_version_is_not_quantized(make_settin
 def test_quantizing_names_the_missing_package(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     make_settings()
     monkeypatch.setattr("backend.cli.commands.encoder.find_spec", lambda _: None)
-    with pytest.raises(EncoderError, match="pip install onnx"):
+    with pytest.raises(MissingPackageError, match="pip install onnx"):
         run("--quantize", "3")
 
 
 def test_another_network_is_not_made_while_quantizing() -> None:
     result = CliRunner().invoke(app, ["encoder", "--quantize", "3", "--backbone", "resnet18"])
     assert (result.exit_code, "leave out --backbone" in result.output) == (2, True)
+
+
+def test_an_encoder_of_another_network_needs_pytorch(
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_settings(CARCOND_MODELS_DIR=str(tmp_path), CARCOND_BACKBONE="efficientnet_b2")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingPackageError, match=r"an encoder of efficientnet_b2.*scripts/setup train"):
+        CliRunner().invoke(app, ["encoder"], catch_exceptions=False)
