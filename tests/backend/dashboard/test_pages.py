@@ -205,7 +205,7 @@ def test_labels_are_counted_beside_their_pre_labels(trained: tuple[Garage, list[
     assert "a person would not have given" not in words(page("quality"))
     garage.settle()
     task_id = next(task_id for task_id in ids[12:] if not garage.opens_blank(task_id))
-    garage.studio.annotate_page(task_id, **garage.truth[task_id])
+    garage.studio.annotate_page(task_id, 1, **garage.truth[task_id])
     garage.turn()
     assert "a person would not have given" in words(page("quality"))
 

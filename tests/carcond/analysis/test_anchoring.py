@@ -59,7 +59,9 @@ def test_surer_pre_labels_being_shown_is_not_taken_for_anchoring() -> None:
 
     shown, blind = answered(rng.beta(6, 2, 40_000)), answered(rng.beta(2, 2, 20_000))
     found = estimate_anchoring(shown, blind)
-    assert found.kept and found.agreed and found.rate is not None
+    assert found.kept
+    assert found.agreed
+    assert found.rate is not None
     assert (found.kept - found.agreed) / (1 - found.agreed) > 0.4
     assert found.rate < 0.1
 
@@ -126,7 +128,9 @@ def test_answers_are_counted_by_annotator_and_all_together() -> None:
     ]
     facts = anchoring_facts(rows, held_out=())
     assert set(facts) == {"damage"}
-    counts = [(each["annotator"], each["shown"], each["kept"], each["blind"], each["agreed"]) for each in facts["damage"]]
+    counts = [
+        (each["annotator"], each["shown"], each["kept"], each["blind"], each["agreed"]) for each in facts["damage"]
+    ]
     assert counts == [(None, 4, 0.5, 1, 1.0), (7, 2, 0.5, 1, 1.0), (8, 2, 0.5, 0, None)]
 
 
