@@ -14,7 +14,7 @@ from backend.label_studio.client import StoredPrediction
 from backend.label_studio.label_config import ChoiceBinding, LabelBinding, answer_region_id
 from carcond.data.annotations import Prelabel
 from carcond.data.label_studio_export import region_words
-from carcond.registry.version_names import is_ours
+from carcond.registry.version_names import SUPERSEDED_VERSION, is_ours
 
 _KEPT, _CHANGED = "prediction", "prediction-changed"
 
@@ -35,7 +35,10 @@ def read_prelabels(
         name = answer_region_id(task)
         suggested = [region for each in ours for region in each.result if region.get("id") == name]
         shown = next((region for region in result if region.get("id") == name and _began_as_suggestion(region)), None)
-        hidden = [each.hidden[task] for each in ours if task in each.hidden]
+        # A superseded prediction may be of another photo, which was exchanged.
+        hidden = [
+            each.hidden[task] for each in ours if task in each.hidden and each.model_version != SUPERSEDED_VERSION
+        ]
         if shown:
             found[task] = Prelabel(_suggested_class(choice, shown, suggested), float(shown["score"]), shown=True)
         elif hidden and not suggested:

@@ -144,7 +144,9 @@ def project_facts(services: Services, project_id: int) -> dict[str, Any]:
     suspects = _suspects(review_labels(services, project_id), known)
     found = anchoring_facts(annotations, {photo.task_id for photo in photos if photo.side == HOLDOUT})
     anchoring = {
-        task: [{**row, "annotator": row["annotator"] and name_of(known, row["annotator"])} for row in rows]
+        task: [
+            {**row, "annotator": None if row["annotator"] is None else name_of(known, row["annotator"])} for row in rows
+        ]
         for task, rows in found.items()
     }
     return report | suspects | {"annotators": annotators_of(report["agreement"], known), "anchoring": anchoring}

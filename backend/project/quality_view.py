@@ -135,7 +135,7 @@ def anchoring_cells(row: Mapping[str, Any]) -> dict[str, str]:
     else:
         words = f"not known: needs {' and '.join(missing)}"
     return {
-        "annotator": row["annotator"] or "all",
+        "annotator": "all" if row["annotator"] is None else row["annotator"],
         "shown": str(row["shown"]),
         "equal to it": _share(row["kept"]),
         "hidden": str(row["blind"]),

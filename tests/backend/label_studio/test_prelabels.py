@@ -6,6 +6,7 @@ from backend.label_studio.client import StoredPrediction
 from backend.label_studio.label_config import bind_label_config
 from backend.label_studio.prelabels import read_prelabels
 from carcond.data.annotations import Prelabel
+from carcond.registry.version_names import SUPERSEDED_VERSION
 from tests.backend.label_configs import ENGLISH, RUSSIAN
 
 BINDING = bind_label_config(ENGLISH)
@@ -66,6 +67,7 @@ def test_an_answer_that_no_prediction_shows_was_hidden() -> None:
     rows = [
         prediction("carcond-0003", [], damage=("damaged", 0.9)),
         prediction("carcond-0002", [], damage=("intact", 0.6)),
+        prediction(SUPERSEDED_VERSION, [], damage=("intact", 0.7)),
     ]
     found = read_prelabels(BINDING, manual(damage="intact"), rows)
     assert found == {"damage": Prelabel("damaged", 0.9, shown=False)}
