@@ -105,18 +105,21 @@ def loop(
     labels: Annotated[Path, typer.Option(help="CSV with the columns file, damage, cleanliness and optionally split")],
     count: Annotated[int, typer.Option(help="number of photos to label")] = 200,
     every: Annotated[int, typer.Option(help="number of labels between two measurements")] = 25,
+    replays: Annotated[int, typer.Option(min=0, help="number of replays of the service to compare it with")] = 0,
     data: DataOption = None,
     models_dir: ModelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Label a real stack with an oracle, in the order served, and measure accuracy and waiting time."""
     with _stack(data, models_dir) as stack:
-        report = bench_loop(stack, photos, labels, count=count, every=every, say=_log.print)
+        report = bench_loop(stack, photos, labels, count=count, every=every, replays=replays, say=_log.print)
     if as_json:
         print(json.dumps(report))
         return
-    curve = report.pop("curve")
+    curve, replayed = report.pop("curve"), report.pop("replay")
     _print_rows("Score on the test split", [_flat(point) for point in curve])
+    if replayed:
+        _print_rows("The service and its replay", [*replayed, {}])
     _print_rows("The loop", [_flat(report)])
 
 

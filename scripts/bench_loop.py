@@ -1,4 +1,4 @@
-"""The loop, driven by an oracle on a real stack: learning curve, and waiting time of annotators."""
+"""The loop, driven by an oracle on a real stack: learning curve, its replay, and waiting time of annotators."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,15 @@ from redis import Redis
 
 from backend.jobs.turn_log import Turns, read_turns
 from backend.label_studio.client import LabelStudioApi
-from carcond.arrays import UNKNOWN, FloatArray, IntArray
-from carcond.evaluation.metrics import evaluate
+from backend.loop.predictions import queue_settings
+from carcond.analysis.replay_set import ReplayDataset
+from carcond.arrays import UNKNOWN
+from carcond.data.label_table import TaskLabels
 from carcond.registry.registry import Registry
 from carcond.settings import Settings
 from carcond.store.store import Store
 from carcond.taxonomy import TASKS
+from scripts.loop_replay import compare, measure_heads, replay_curves
 from scripts.oracle import TEST, Labelled, Oracle, Truth, file_of_task, read_truth
 from scripts.preflight import StackError
 from scripts.stack import Stack
@@ -25,11 +28,20 @@ _POLL_S = 0.05
 
 
 def bench_loop(
-    stack: Stack, photos: Path, labels: Path, *, count: int, every: int, say: Callable[[str], None]
+    stack: Stack, photos: Path, labels: Path, *, count: int, every: int, replays: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Label `count` photos in the order served; see the keys of the returned JSON in README.
 
     Photos of the test split are in the pool like all others; when one is served the oracle skips it.
+
+    Args:
+        stack: a running stack.
+        photos: folder of the pool.
+        labels: CSV of the true classes.
+        count: number of photos to label.
+        every: number of labels between two measurements.
+        replays: number of replays of the service to compare it with.
+        say: progress callback.
     """
     truth = read_truth(labels)
     project_id = stack.provision("bench").project_id
@@ -66,6 +78,7 @@ def bench_loop(
         **bench.accounts(),
         "photos": imported,
         "encoder": bench.encoder_id,
+        "replay": bench.compare(curve, replays, say) if replays else [],
     }
 
 
@@ -89,12 +102,11 @@ class _Bench:
         self._api: LabelStudioApi = stack.api()
         self._store = Store(environment["DATABASE_URL"])
         self._registry = Registry(self._models_dir, project_id)
-        self._slots = Settings().slots
         self.oracle = Oracle(self._api, project_id, truth)
         self.encoder_id = (self._models_dir / "encoders" / "current").read_text(encoding="utf-8").strip()
         self._redis = Redis.from_url(stack.redis_url)
         self._turn = Turns(0, 0.0, {})
-        self._test: tuple[FloatArray, dict[str, IntArray]] | None = None
+        self._dataset: ReplayDataset | None = None
 
     def wait_until_embedded(self, photos: int) -> None:
         """Wait until every photo has an embedding and the first queue is served."""
@@ -149,33 +161,44 @@ class _Bench:
         version = self._registry.current()
         point: dict[str, Any] = {"labels": labels}
         if version is not None:
-            for task, metrics in evaluate(version.heads, *self._test_set()).items():
-                figures = {name: metrics[name] for name in ("accuracy", "macro_f1")}
+            for task, figures in measure_heads(version.heads, self._photo_set()).items():
                 # A test split of one class has no macro-F1.
                 point[task] = {name: value and round(value, 4) for name, value in figures.items()}
         return point
 
-    def _test_set(self) -> tuple[FloatArray, dict[str, IntArray]]:
-        if self._test is None:
-            files = {
-                photo.task_id: file_of_task({"image": photo.url}, "image")
-                for photo in self._store.photos(self._project_id)
-            }
+    def compare(
+        self, curve: Sequence[Mapping[str, Any]], replays: int, say: Callable[[str], None]
+    ) -> list[dict[str, Any]]:
+        """The service's curve beside replays on the photos outside the test split."""
+        counts = [int(point["labels"]) for point in curve]
+        queue = queue_settings(Settings())
+        return compare(curve, replay_curves(self._photo_set(), counts, seeds=replays, queue=queue, say=say))
+
+    def _photo_set(self) -> ReplayDataset:
+        """Embeddings, true classes and groups of all photos, from the store."""
+        if self._dataset is None:
+            photos = {photo.task_id: photo for photo in self._store.photos(self._project_id)}
             task_ids, embeddings = self._store.embeddings(self._project_id, self.encoder_id)
-            truths = [self._truth[files[task_id]] for task_id in task_ids.tolist()]
-            chosen = np.array([truth.split == TEST for truth in truths])
-            indices = {
-                task.key: np.array(
-                    [
-                        task.class_keys.index(truth.classes[task.key]) if task.key in truth.classes else UNKNOWN
-                        for truth in truths
-                    ],
-                    dtype=np.int64,
-                )[chosen]
+            rows = [photos[task_id] for task_id in task_ids.tolist()]
+            truths = [self._truth[file_of_task({"image": photo.url}, "image")] for photo in rows]
+            labels = {
+                task.key: TaskLabels(
+                    task,
+                    np.array(
+                        [
+                            task.class_keys.index(truth.classes[task.key]) if task.key in truth.classes else UNKNOWN
+                            for truth in truths
+                        ],
+                        dtype=np.int64,
+                    ),
+                )
                 for task in TASKS
+                if any(task.key in truth.classes for truth in truths)
             }
-            self._test = embeddings[chosen], indices
-        return self._test
+            groups = np.array([photo.group for photo in rows], dtype=np.int64)
+            test = np.array([truth.split == TEST for truth in truths], dtype=np.bool_)
+            self._dataset = ReplayDataset(embeddings, labels, groups, test)
+        return self._dataset
 
     def accounts(self) -> dict[str, int]:
         """Number of labels in Label Studio, and of those that the serving version was fitted or measured on."""

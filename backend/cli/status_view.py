@@ -45,6 +45,7 @@ def _heading(facts: Mapping[str, Any]) -> str:
         "labels": f"{count(labels, 'train')} for training, {count(labels, 'holdout')} in the hold-out{unusable}",
         "photos": f"{facts['photos']}, of which {facts['photos_left']} are to be labelled, "
         f"{facts['photos_skipped']} were skipped and {facts['photos_unreadable']} cannot be read",
+        "prelabel": _anchoring_line(mapping(facts, "anchoring")),
         "jobs": _jobs_line(mapping(facts, "jobs")),
         "finetune": finetune_text(mapping(facts, "finetune")).replace("\n", "\n" + 9 * " "),
     }
@@ -61,6 +62,14 @@ def _pin_line(pin: Mapping[str, Any], project: int) -> str:
         f"{sanitize_line(pin.get('why') or '', 300)}. Newer versions do not serve until: "
         f'carcond versions unpin --project {project} --why "..."'
     )
+
+
+def _anchoring_line(tasks: Mapping[str, Any]) -> str:
+    known = [(task_name(key), mapping(tasks, key)) for key in tasks if mapping(tasks, key).get("interval")]
+    rates = [
+        f"{name} {each['rate']:.0%} ({each['interval'][0]:.0%} to {each['interval'][1]:.0%})" for name, each in known
+    ]
+    return f"wrong ones kept, with 95 % intervals: {', '.join(rates)}" if rates else ""
 
 
 def _jobs_line(jobs: Mapping[str, Any]) -> str:

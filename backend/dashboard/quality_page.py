@@ -8,7 +8,7 @@ import streamlit as st
 from backend.dashboard.cached import get_shared_services, quality, review_tab
 from backend.dashboard.notes import escaped, show_note
 from backend.dashboard.photo_cards import PhotoCard, show_cards
-from backend.project.quality_view import is_early, pair_name
+from backend.project.quality_view import anchoring_cells, is_early, pair_name
 from carcond.taxonomy import TASK_BY_KEY, TASKS
 
 _FAULTS = {
@@ -30,6 +30,7 @@ def show(project: int) -> None:
     _show_faults(facts)
     st.header("Annotators", divider="gray")
     _show_agreement(facts["agreement"], facts["annotators"])
+    _show_anchoring(facts["anchoring"])
 
 
 def _show_suspects(project: int, suspects: Sequence[Mapping[str, Any]], judged: Mapping[str, Any]) -> None:
@@ -96,3 +97,19 @@ def _show_agreement(agreement: Mapping[str, Any], annotators: Mapping[str, str])
         for pair in agreement.get(task.key, {"pairs": []})["pairs"]
     ]
     st.table(sorted(pairs, key=lambda row: float(row["They agree on"].rstrip("%"))), hide_index=True)
+
+
+def _show_anchoring(anchoring: Mapping[str, Any]) -> None:
+    rows = [
+        {"Task": task.en, **{heading.capitalize(): escaped(words) for heading, words in anchoring_cells(row).items()}}
+        for task in TASKS
+        for row in anchoring.get(task.key, [])
+    ]
+    if not rows:
+        return
+    st.subheader("Pre-labels")
+    st.table(rows, hide_index=True)
+    show_note(
+        "Labels that equal the pre-label where it was shown, and where it was hidden at random. Of the pre-labels that "
+        "a person would not have given, the last column is the share that is kept once it is shown."
+    )

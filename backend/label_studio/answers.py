@@ -3,6 +3,7 @@
 Errors name types and no values: a webhook's headers hold a password.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,9 @@ from carcond.json_fields import is_number
 
 Row = dict[str, Any]
 """A JSON object."""
+
+Answers = Mapping[str, tuple[str, float]]
+"""Answers of a model: task key -> (class key, its probability in 0..1)."""
 
 _MAX_NUMBER = 2**63 - 1
 
@@ -89,6 +93,17 @@ def finite_number(value: object) -> float | None:
 def whole_number(value: object) -> int | None:
     """A value that some program wrote as a whole number, 0 .. 2**63 - 1; None when it is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_NUMBER else None
+
+
+def read_answers(value: object) -> Answers:
+    """A model's answers that carcond wrote; what is none is left out, since any program may have written the field."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {
+        task: (pair[0], float(pair[1]))
+        for task, pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+        if is_number(pair[1]) and 0 <= pair[1] <= 1
+    }
 
 
 def _type_of(value: object) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 
 from backend.label_studio.answers import (
+    Answers,
     Row,
     finite_number,
+    read_answers,
     read_count,
     read_id,
     read_object,
@@ -36,7 +38,7 @@ _RETRY_WAITS_S = (0.3, 1.5)
 # to all three): everything else makes the page slower to build and to send.
 _TASK_FIELDS = (
     "id,data,updated_at,annotations,predictions,result,completed_by,was_cancelled,task,model_version,score,cluster,"
-    "mislabeling"
+    "mislabeling,neighbors"
 )
 
 
@@ -53,7 +55,10 @@ class Annotation:
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A prediction as Label Studio keeps it; `slot` is its `cluster` field, `mislabeling` a field that review uses."""
+    """A prediction as Label Studio keeps it.
+
+    `slot` is its `cluster` field, `mislabeling` a field that review uses, and `hidden` its `neighbors` field.
+    """
 
     id: int
     task_id: int
@@ -62,6 +67,8 @@ class StoredPrediction:
     slot: int | None
     mislabeling: float = 0.0
     updated_at: str = ""
+    result: list[dict[str, Any]] = field(default_factory=list)
+    hidden: Answers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,18 @@ class UploadedPhoto:
 
 @dataclass(frozen=True)
 class PredictionDraft:
-    """A prediction to be written: `score` is the joint confidence in 0..1, low first in the queue."""
+    """A prediction to be written: `score` is the joint confidence in 0..1, low first in the queue.
+
+    `hidden` are the answers that `result` does not choose: task key -> (class key, its probability in 0..1). Label
+    Studio keeps them in a field that no page shows.
+    """
 
     task_id: int
     result: list[dict[str, Any]]
     score: float
     model_version: str
     slot: int | None
+    hidden: Answers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -388,6 +400,7 @@ def _prediction_body(draft: PredictionDraft) -> dict[str, Any]:
         "score": draft.score,
         "model_version": draft.model_version,
         "cluster": draft.slot,
+        "neighbors": draft.hidden,
     }
 
 
@@ -407,20 +420,26 @@ def _parse_prediction(reply: object) -> StoredPrediction:
         slot=whole_number(row.get("cluster")),
         mislabeling=finite_number(row.get("mislabeling")) or 0.0,
         updated_at=read_text(row, "updated_at"),
+        result=_regions(row),
+        hidden=read_answers(row.get("neighbors")),
     )
 
 
 def _parse_annotation(row: Row) -> Annotation:
     author = row.get("completed_by")
-    # Label Studio checks no region of what scripts submit; what is none answers nothing, and stops nothing.
-    result = row.get("result")
     return Annotation(
         id=read_id(row),
         annotator=whole_number(author.get("id") if isinstance(author, dict) else author) or 0,
         cancelled=bool(row.get("was_cancelled")),
         updated_at=read_text(row, "updated_at"),
-        result=[region for region in result if isinstance(region, dict)] if isinstance(result, list) else [],
+        result=_regions(row),
     )
+
+
+def _regions(row: Row) -> list[Row]:
+    # Label Studio checks no region of what scripts submit; what is none answers nothing, and stops nothing.
+    result = row.get("result")
+    return [region for region in result if isinstance(region, dict)] if isinstance(result, list) else []
 
 
 def _parse_task(row: Row) -> LabelStudioTask:

@@ -107,7 +107,7 @@ class LabelBinding:
                 continue
             regions.append(
                 {
-                    "id": f"carcond-{task_key}",
+                    "id": answer_region_id(task_key),
                     "from_name": binding.from_name,
                     "to_name": binding.to_name,
                     "type": "choices",
@@ -171,6 +171,11 @@ class LabelBinding:
                 elif found and task in (None, found[0].key) and not (is_idle and found[0].key in stated):
                     stated.setdefault(found[0].key, set()).add(found[1].key)
         return {task: classes.pop() for task, classes in stated.items() if len(classes) == 1}
+
+
+def answer_region_id(task_key: str) -> str:
+    """Id of the region that answers a task in our predictions; Label Studio's page keeps it in the annotation."""
+    return f"carcond-{task_key}"
 
 
 def _text_region(region_id: str, tag: str, image: str, text: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def rank_drafts(
         blank = is_blank(bool(pool.holdout[position]), float(pool.draws[position]))
         suggested = suggested_classes(classes[position], blank, settings.prelabel_min_confidence)
         result = prediction_result(classes[position], suggested, binding, version, reason)
-        return PredictionDraft(int(task_ids[position]), result, score, version, slot)
+        hidden = {task: answer for task, answer in classes[position].items() if task not in suggested}
+        return PredictionDraft(int(task_ids[position]), result, score, version, slot, hidden)
 
     queue = [draft(i, reason) for i, reason in zip(ranked.positions, ranked.reasons, strict=True)]
     return RankedDrafts(queue, [draft(i, None) for i in ranked.rest])

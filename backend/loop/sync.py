@@ -9,6 +9,7 @@ import httpx
 
 from backend.label_studio.client import LabelStudioApi, LabelStudioTask, ProjectInfo, StoredPrediction
 from backend.label_studio.label_config import LabelBinding
+from backend.label_studio.prelabels import read_prelabels
 from carcond.errors import LabelStudioError
 from carcond.registry.version_names import COLD_START_VERSION, SUPERSEDED_VERSION, is_ours
 from carcond.settings import Settings
@@ -119,6 +120,7 @@ def _mirror(project_id: int, binding: LabelBinding, settings: Settings, task: La
                 updated_at=annotation.updated_at,
                 cancelled=annotation.cancelled,
                 classes=binding.labels(annotation.result),
+                prelabels=read_prelabels(binding, annotation.result, task.predictions),
             )
             for annotation in task.annotations
         ],

@@ -26,11 +26,13 @@ from backend.label_studio.label_config import LabelBinding, bind_label_config
 from backend.label_studio.people import name_of
 from backend.label_studio.way_in import browser_base, tab_url, task_url
 from backend.services import Services
+from carcond.analysis.anchoring import anchoring_facts
 from carcond.analysis.label_errors import Suspect, TaskSuspicion, rank_suspects, suspect_labels
 from carcond.analysis.label_quality import RatedPhoto, quality_report, suspect_facts
 from carcond.data.annotations import ConsensusLabel
 from carcond.data.dataset import LabelledSet, labelled_set, merge_annotations
 from carcond.data.images import ImageStats
+from carcond.data.split import HOLDOUT
 from carcond.errors import LabelConfigError, LabelStudioError
 from carcond.registry.registry import is_ours
 from carcond.store.tables import Photo
@@ -131,15 +133,23 @@ def project_facts(services: Services, project_id: int) -> dict[str, Any]:
     """Output of `carcond quality` for a project, from the store's data, JSON-ready; photos by task id.
 
     See `carcond.analysis.label_quality.quality_report` and `carcond.analysis.label_quality.suspect_facts`, of which
-    each suspect has `by`: names of those who gave the label; and `annotators`: id -> name, of everybody in the
-    agreement.
+    each suspect has `by`: names of those who gave the label; `annotators`: id -> name, of everybody in the
+    agreement; and `anchoring`, see `carcond.analysis.anchoring.anchoring_facts`, with names as `annotator`.
     """
-    labels = merge_annotations(services.store.annotations(project_id))
-    rated = [_rated(photo, labels.get(photo.task_id)) for photo in services.store.photos(project_id)]
+    annotations, photos = services.store.annotations(project_id), services.store.photos(project_id)
+    labels = merge_annotations(annotations)
+    rated = [_rated(photo, labels.get(photo.task_id)) for photo in photos]
     known = known_names(services.api)
     report = quality_report(rated)
     suspects = _suspects(review_labels(services, project_id), known)
-    return report | suspects | {"annotators": annotators_of(report["agreement"], known)}
+    found = anchoring_facts(annotations, {photo.task_id for photo in photos if photo.side == HOLDOUT})
+    anchoring = {
+        task: [
+            {**row, "annotator": None if row["annotator"] is None else name_of(known, row["annotator"])} for row in rows
+        ]
+        for task, rows in found.items()
+    }
+    return report | suspects | {"annotators": annotators_of(report["agreement"], known), "anchoring": anchoring}
 
 
 def _suspects(review: Review, known: Mapping[int, str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def quality_text(facts: Mapping[str, Any]) -> str:
     _print_copies(page, facts)
     for task, found in facts["agreement"].items():
         _print_agreement(page, task, found, facts.get("annotators", {}))
+    for task, rows in facts.get("anchoring", {}).items():
+        page.print(_anchoring_table(task, rows))
     if facts.get("judged"):
         page.print(judged_lines(facts["judged"]), end="\n\n")
     if facts.get("suspects"):
@@ -118,6 +120,40 @@ def _print_agreement(page: PlainPage, task: str, found: Mapping[str, Any], annot
             table, pair_name(pair, annotators), str(pair["photos"]), _number(pair["agreement"]), _number(pair["kappa"])
         )
     page.print(table)
+
+
+def anchoring_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Heading -> words of one row of `carcond.analysis.anchoring.anchoring_facts`."""
+    rate, missing = row["rate"], []
+    if row["missing_shown"]:
+        missing.append(f"{row['missing_shown']} more with the pre-label shown")
+    if row["missing_blind"]:
+        missing.append(f"{row['missing_blind']} more with it hidden")
+    if rate is not None:
+        low, high = row["interval"]
+        words = f"{rate:.0%} ({low:.0%} to {high:.0%})"
+    else:
+        words = f"not known: needs {' and '.join(missing)}"
+    return {
+        "annotator": "all" if row["annotator"] is None else row["annotator"],
+        "shown": str(row["shown"]),
+        "equal to it": _share(row["kept"]),
+        "hidden": str(row["blind"]),
+        "equal to it then": _share(row["agreed"]),
+        "wrong ones kept, with 95 % interval": words,
+    }
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _anchoring_table(task: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    cells = [anchoring_cells(row) for row in rows]
+    table = plain_table(f"Labels of {task} beside the pre-label", *cells[0])
+    for row in cells:
+        add_cells(table, *row.values())
+    return table
 
 
 def _suspects_table(suspects: Sequence[Mapping[str, Any]]) -> Table:

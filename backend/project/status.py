@@ -13,7 +13,9 @@ from backend.project.finetune_status import finetune_facts
 from backend.project.label_advice import labelling_advice
 from backend.project.learning_progress import learning_facts
 from backend.services import Services
+from carcond.analysis.anchoring import anchoring_facts
 from carcond.data.dataset import merge_annotations
+from carcond.data.split import HOLDOUT
 from carcond.errors import CarcondError, RegistryError
 from carcond.json_fields import sanitize_line
 from carcond.registry.registry import Registry, Version, version_name
@@ -38,6 +40,8 @@ def project_status(
         - `newest`: the newest version, whether it was `accepted` by the gate (None: not tested), and the `reason`.
         - `photos`: in Label Studio; `photos_left`: to be labelled; `photos_unreadable`; `photos_skipped`.
         - `labels`, `curve`, `forecast` and `labels_saved`: see `backend.project.learning_progress.learning_facts`.
+        - `anchoring`: task key -> rate at which all annotators together keep wrong pre-labels, see
+          `carcond.analysis.anchoring.Anchoring`; a task without an answer to a known pre-label is absent.
         - `jobs`: `reachable`; if Redis is, the numbers of `waiting` and `failed` jobs and of live `workers` that
           take turns, and when the last turn ended; else the `reason`.
         - `finetune`: see `backend.project.finetune_status.finetune_facts`.
@@ -48,6 +52,7 @@ def project_status(
     annotations, photos = services.store.annotations(project_id), services.store.photos(project_id)
     labels = merge_annotations(annotations)
     skipped = {row.task_id for row in annotations if row.cancelled} - labels.keys()
+    held_out = {photo.task_id for photo in photos if photo.side == HOLDOUT}
     left = [p for p in photos if p.task_id not in labels and p.task_id not in skipped and not p.problem]
     facts: dict[str, Any] = {
         **(version.card.facts() if version else {"version": None}),
@@ -60,6 +65,7 @@ def project_status(
         "photos_unreadable": sum(p.problem is not None for p in photos),
         "photos_skipped": len(skipped),
         **(learning or learning_facts(services, project_id)),
+        "anchoring": {task: rows[0] for task, rows in anchoring_facts(annotations, held_out).items()},
         "jobs": _jobs(queue, project_id),
         "finetune": finetune_facts(services, queue, project_id),
     }

@@ -1,7 +1,9 @@
 """Suspected wrong labels, by confident learning (arXiv 1911.00068).
 
 Each photo is predicted by heads that were fitted on neither it nor its near-duplicates. The number of wrong labels of
-a class is estimated from the confident joint; those of lowest self-confidence are suspected ("prune by class").
+a class is estimated from the confident joint; those of lowest self-confidence are suspected ("prune by class"). As the
+paper trains on what is left, a second round fits heads without the suspected labels, which had bent those of the first,
+and suspects anew.
 """
 
 from collections.abc import Iterable, Mapping
@@ -116,7 +118,9 @@ def suspect_task(
     suspected = np.zeros(len(indices), dtype=bool)
     if judged.any():
         given = indices[judged]
-        probabilities = out_of_sample(embeddings[judged], given, groups[judged], len(task.classes), seed)
+        photos = embeddings[judged], given, groups[judged], len(task.classes), seed
+        first = out_of_sample(*photos)
+        probabilities = out_of_sample(*photos, trusted=~wrong_labels(first, given))
         suspicion[judged] = 1 - probabilities[np.arange(len(given)), given]
         likely[judged] = probabilities.argmax(axis=1)
         suspected[judged] = wrong_labels(probabilities, given)
@@ -124,7 +128,13 @@ def suspect_task(
 
 
 def out_of_sample(
-    embeddings: FloatArray, indices: IntArray, groups: IntArray, class_count: int, seed: int = 0
+    embeddings: FloatArray,
+    indices: IntArray,
+    groups: IntArray,
+    class_count: int,
+    seed: int = 0,
+    *,
+    trusted: BoolArray | None = None,
 ) -> FloatArray:
     """Out-of-sample calibrated probabilities ``(N, K)`` of each photo, by heads fitted without its group.
 
@@ -134,15 +144,24 @@ def out_of_sample(
         groups: ``(N,)``.
         class_count: K.
         seed: of the folds.
+        trusted: ``(N,)``, True for photos to fit on; where a class would be left without one, all are. None for all.
     """
     logits = np.zeros((len(indices), class_count), dtype=np.float32)
     with one_core():
         for deal in range(_DEALS):
             fold = grouped_folds(indices, groups, _FOLDS, seed + deal)
             for k in range(_FOLDS):
-                weight, bias = fit_linear(embeddings[fold != k], indices[fold != k], class_count)
+                fitted = _without_untrusted(fold != k, indices, trusted)
+                weight, bias = fit_linear(embeddings[fitted], indices[fitted], class_count)
                 logits[fold == k] += (embeddings[fold == k] @ weight.T + bias) / _DEALS
     return softmax(logits / np.float32(fit_temperature(logits, indices)))
+
+
+def _without_untrusted(photos: BoolArray, indices: IntArray, trusted: BoolArray | None) -> BoolArray:
+    if trusted is None:
+        return photos
+    kept = photos & trusted
+    return kept if len(np.unique(indices[kept])) == len(np.unique(indices[photos])) else photos
 
 
 def wrong_labels(probabilities: FloatArray, indices: IntArray) -> BoolArray:

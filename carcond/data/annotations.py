@@ -1,8 +1,23 @@
-"""Consensus labels: the annotations of a photo merged into the label that heads are fitted on."""
+"""Annotations, the pre-labels they were made on, and their merging into the label that heads are fitted on."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Prelabel(NamedTuple):
+    """The model's answer to one task of a photo when an annotator labelled it.
+
+    Attributes:
+        class_key: the class; None where it is known only that the annotator changed it.
+        confidence: probability of the class by the model, 0..1.
+        shown: True if the page opened with it, False if the annotator did not see it.
+    """
+
+    class_key: str | None
+    confidence: float
+    shown: bool
 
 
 @dataclass(frozen=True)

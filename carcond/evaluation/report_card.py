@@ -22,8 +22,8 @@ def report_card(labelled: LabelledSet, heads: Heads) -> dict[str, Any]:
         - `labels`: numbers of photos in `train` and `holdout`, and of `unusable` ones (no embedding).
         - `labelled_by_task`: task key -> usable photos with a label for it, in both splits.
         - `calibration`: task key -> `temperature`, `cross_fitted` (False: too few labels, so it stays 1), and the
-          number of `photos` it was chosen on, the hold-out's included; each was predicted by a head that had not
-          seen it.
+          number of `photos` it was chosen on, of which `holdout_photos` are of the hold-out; each was predicted by a
+          head that had not seen it.
         - `holdout`: task key -> metrics, see `carcond.evaluation.metrics.evaluate`.
         - `combined`: all tasks right together, see `carcond.evaluation.metrics.combined_accuracy`.
         - `sources`: a row for each of the 20 largest sources (`carcond.data.dataset.source_of`), most labels first:
@@ -42,7 +42,7 @@ def report_card(labelled: LabelledSet, heads: Heads) -> dict[str, Any]:
             "unusable": len(labelled.examples) - len(labelled.holdout),
         },
         "labelled_by_task": {task: int((indices != UNKNOWN).sum()) for task, indices in labelled.classes.items()},
-        "calibration": _calibration(labelled, heads),
+        "calibration": _calibration(heads),
         "holdout": evaluate(heads, embeddings, classes, labelled.groups[labelled.holdout]),
         "combined": combined_accuracy(predicted, classes),
         "sources": _source_rows(labelled, heads, predicted),
@@ -60,18 +60,13 @@ class _Statement:
     example: Example
 
 
-def _calibration(labelled: LabelledSet, heads: Heads) -> dict[str, Any]:
-    facts = {}
+def _calibration(heads: Heads) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
     for task, head in heads.by_task.items():
-        used = labelled.classes[task] != UNKNOWN
-        if head.fold_temperatures is None:
-            used &= ~labelled.holdout
-        photos = int(used.sum()) if head.cross_fitted else 0
-        facts[task] = {
-            "temperature": round(head.temperature, 4),
-            "cross_fitted": head.cross_fitted,
-            "photos": photos,
-        }
+        facts[task] = {"temperature": round(head.temperature, 4), "cross_fitted": head.cross_fitted}
+        if head.temperature_photos:
+            train, held_out = head.temperature_photos
+            facts[task] |= {"photos": train + held_out, "holdout_photos": held_out}
     return facts
 
 

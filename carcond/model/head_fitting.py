@@ -133,13 +133,14 @@ def fit_head(
 def _calibrate(head: Head, logits: FloatArray, indices: IntArray, holdout: Holdout | None) -> Head:
     """Choose the temperatures of a head on cross-fitted logits ``(N, K)`` of classes ``(N,)`` and on the hold-out."""
     if holdout is None:
-        return _with_temperature(head, _choose_temperature(logits, indices, np.ones(len(indices))))
+        return _with_temperature(head, _choose_temperature(logits, indices, np.ones(len(indices))), (len(indices), 0))
     stated = holdout.classes.get(head.task.key, _NOTHING)
     known = np.flatnonzero(stated != UNKNOWN)
     logits = np.concatenate([logits, head.logits(holdout.embeddings[known])])
-    weights = np.repeat([1.0, _HOLDOUT_WEIGHT], [len(indices), len(known)])
+    photos = (len(indices), len(known))
+    weights = np.repeat([1.0, _HOLDOUT_WEIGHT], photos)
     indices = np.concatenate([indices, stated[known]])
-    fitted = _with_temperature(head, _choose_temperature(logits, indices, weights))
+    fitted = _with_temperature(head, _choose_temperature(logits, indices, weights), photos)
     if not len(known):
         return fitted
     fold = np.full(len(indices), UNKNOWN)
@@ -148,8 +149,10 @@ def _calibrate(head: Head, logits: FloatArray, indices: IntArray, holdout: Holdo
     return replace(fitted, fold_temperatures=np.array([each or 1.0 for each in without], dtype=np.float32))
 
 
-def _with_temperature(head: Head, temperature: float | None) -> Head:
-    return head if temperature is None else replace(head, temperature=temperature, cross_fitted=True)
+def _with_temperature(head: Head, temperature: float | None, photos: tuple[int, int]) -> Head:
+    if temperature is None:
+        return replace(head, temperature_photos=(0, 0))
+    return replace(head, temperature=temperature, cross_fitted=True, temperature_photos=photos)
 
 
 def _choose_temperature(logits: FloatArray, indices: IntArray, weights: DoubleArray) -> float | None:

@@ -33,6 +33,8 @@ class Head:
         cross_fitted: False when labels were too few to choose the temperature on unseen photos.
         fold_temperatures: ``(F,)``, temperatures that were each chosen without one fold of the hold-out, see
             `holdout_folds`; None when the temperature was chosen without the hold-out.
+        temperature_photos: numbers of training and of hold-out photos that the temperature was chosen on; the version
+            card keeps them, and of heads read from a file they are None.
     """
 
     task: Task
@@ -41,6 +43,7 @@ class Head:
     temperature: float
     cross_fitted: bool
     fold_temperatures: FloatArray | None = None
+    temperature_photos: tuple[int, int] | None = None
 
     def logits(self, embeddings: FloatArray) -> FloatArray:
         """Uncalibrated logits ``(N, K)`` of embeddings ``(N, D)``."""

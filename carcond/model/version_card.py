@@ -104,11 +104,12 @@ class Labels(_Facts):
 
 
 class Calibration(_Facts):
-    """The temperature of one task, and on how many photos it was chosen."""
+    """The temperature of one task, on how many photos it was chosen, and how many of these are of the hold-out."""
 
     temperature: _Number = None
     cross_fitted: _Flag = None
     photos: _Count = None
+    holdout_photos: _Count = None
 
 
 class ClassScore(_Facts):

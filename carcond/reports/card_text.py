@@ -123,8 +123,15 @@ def temperature_words(calibration: Calibration) -> str:
         return "no temperature is known"
     if calibration.cross_fitted is False:
         return f"temperature {calibration.temperature:.2f}: too few labels to choose one"
-    on = "" if calibration.photos is None else f" on {calibration.photos} photos"
-    return f"temperature {calibration.temperature:.2f}, chosen{on} by cross-fitting"
+    words = f"temperature {calibration.temperature:.2f}, chosen"
+    photos, held_out = calibration.photos, calibration.holdout_photos
+    if not photos:
+        return f"{words} by cross-fitting"
+    if held_out is None:  # a card of an earlier release, which counts all labels
+        return f"{words} on {photos} photos by cross-fitting"
+    parts = [f"{photos - held_out} training photos by cross-fitting"] if photos > held_out else []
+    parts += [f"{held_out} photos of the hold-out"] if held_out else []
+    return f"{words} on {' and '.join(parts)}"
 
 
 def _rows_table(title: str, rows: Sequence[Row], task_names: Mapping[str, str]) -> Table:

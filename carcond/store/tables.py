@@ -66,7 +66,10 @@ class Embedding(Base):
 
 
 class AnnotationRow(Base):
-    """One annotation; `classes` maps task key to class key."""
+    """One annotation; `classes` maps task key to class key, `prelabels` task key to the values of a `Prelabel`.
+
+    `prelabels` is None in rows that were read before it was kept.
+    """
 
     __tablename__ = "annotation"
     project_id: Mapped[int] = mapped_column(primary_key=True)
@@ -76,6 +79,7 @@ class AnnotationRow(Base):
     updated_at: Mapped[str]
     cancelled: Mapped[bool]
     classes: Mapped[dict[str, str]] = mapped_column(JSON)
+    prelabels: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class PredictionRow(Base):

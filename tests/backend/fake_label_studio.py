@@ -1,6 +1,7 @@
 """An in-memory Label Studio with the requests that the loop makes, as Label Studio 1.23 answers them."""
 
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,28 @@ class FakeLabelStudio(LabelStudioApi):
         task = self._tasks[task_id]
         task.updated_at = self._tick()
         task.annotations[annotation_id] = Annotation(annotation_id, annotator, cancelled, task.updated_at, result)
+        return annotation_id
+
+    def annotate_page(self, task_id: int, annotator: int = 1, **classes: str) -> int:
+        """Submit the page that opened with the served prediction after the answers of these tasks were chosen."""
+        binding = bind_label_config(self.label_config)
+        shown = {region["id"]: region for region in self.result(task_id) if region["type"] == "choices"}
+        result = []
+        for region in binding.result({task: (class_key, 0.0) for task, class_key in classes.items()}):
+            suggested = shown.get(region["id"])
+            # The page keeps id and score of what was suggested; other regions have an id of its own, and no score.
+            change = {
+                "id": region["id"] if suggested else f"drawn-{region['id']}",
+                "score": suggested and suggested["score"],
+                "origin": "manual",
+            }
+            if suggested:
+                same = suggested["value"] == region["value"]
+                change["origin"] = "prediction" if same else "prediction-changed"
+            result.append(region | change)
+        annotation_id = self.annotate(task_id, annotator)
+        annotations = self._tasks[task_id].annotations
+        annotations[annotation_id] = replace(annotations[annotation_id], result=result)
         return annotation_id
 
     def change_annotation(self, task_id: int, annotation_id: int, **classes: str) -> None:
@@ -300,7 +323,17 @@ class FakeLabelStudio(LabelStudioApi):
         kept = task.predictions.get(prediction_id)
         mark = kept.mislabeling if kept else 0.0
         now = self._tick()
-        stored = StoredPrediction(prediction_id, task.id, draft.model_version, draft.score, draft.slot, mark, now)
+        stored = StoredPrediction(
+            prediction_id,
+            task.id,
+            draft.model_version,
+            draft.score,
+            draft.slot,
+            mark,
+            now,
+            draft.result,
+            json.loads(json.dumps(draft.hidden)),
+        )
         task.predictions[prediction_id] = stored
         task.results[prediction_id] = draft.result
         task.updated_at = now

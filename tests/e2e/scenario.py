@@ -150,6 +150,15 @@ class Scenario:
         """True if no answer is chosen for a photo: it is held out, or one of the few others."""
         return is_blank(self.sides()[task_id] == HOLDOUT, photo_draw(self.project_id, task_id))
 
+    def prelabels(self, task_id: int) -> dict[str, Any]:
+        """The pre-labels that the only annotation of a task was made on, from the store."""
+        store = Store(self.stack.environment["DATABASE_URL"])
+        try:
+            (row,) = [each for each in store.annotations(self.project_id) if each.task_id == task_id]
+            return row.prelabels or {}
+        finally:
+            store.close()
+
     def sides(self) -> dict[int, str | None]:
         """Task id -> side of the split, from the store."""
         store = Store(self.stack.environment["DATABASE_URL"])

@@ -127,3 +127,30 @@ def test_a_photo_of_the_holdout_opens_with_nothing_chosen_and_says_so(scenario: 
     assert submitted == {"cleanliness", "damage"}
     scenario.wait_until_learned()
     assert scenario.labels_in_version()[task_id]["side"] == HOLDOUT
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_the_pre_labels_of_the_page_are_kept_with_its_label(scenario: Scenario, page: Page, blank: bool) -> None:
+    scenario.wait_until_quiet()
+    task = next(t for t in scenario.tasks() if not t.annotations and scenario.opens_blank(t.id) is blank)
+    (prediction,) = [each for each in task.predictions if each.model_version == scenario.model_version()]
+    answers = prediction.hidden if blank else _suggested(scenario, prediction.result)
+    assert set(answers) == {"cleanliness", "damage"}
+    page.goto(f"{scenario.stack.label_studio_url}/projects/{scenario.project_id}/data?task={task.id}")
+    expect(_checked(page)).to_have_count(0 if blank else 2, timeout=60_000)
+    expect(page.get_by_text(_CONFIDENCES)).to_be_visible(timeout=60_000)
+    # The other answer to damage, and the suggested one to cleanliness.
+    page.keyboard.press("5" if answers["damage"][0] == "intact" else "4")
+    if blank:
+        page.keyboard.press("1")
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as response:
+        page.keyboard.press("Control+Enter")
+    assert response.value.status == 201
+    scenario.wait_until_learned()
+    assert scenario.prelabels(task.id) == {key: [*answer, not blank] for key, answer in answers.items()}
+
+
+def _suggested(scenario: Scenario, result: list[dict[str, Any]]) -> dict[str, tuple[str, float]]:
+    """Task key -> suggested class and its confidence."""
+    classes = scenario.oracle.binding.labels(result)
+    return {key: (classes[key], r["score"]) for key in classes for r in result if r["from_name"] == key}

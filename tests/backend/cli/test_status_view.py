@@ -54,6 +54,14 @@ def test_a_pin_is_told_with_the_command_that_ends_it() -> None:
     assert "pinned" not in status_text(all_facts())
 
 
+def test_the_rate_of_kept_pre_labels_is_told_once_it_is_known() -> None:
+    known = {"rate": 0.384, "interval": [0.05, 0.71]}
+    facts = all_facts() | {"anchoring": {"damage": known, "cleanliness": {"rate": None, "interval": None}}}
+    words = " ".join(status_text(facts).split())
+    assert "prelabel wrong ones kept, with 95 % intervals: Damage 38% (5% to 71%)" in words
+    assert "prelabel" not in status_text(all_facts())
+
+
 def test_a_long_verdict_is_continued_below_its_beginning() -> None:
     newest = {"version": "carcond-0007", "accepted": True, "reason": "not found worse, " + "damage on 39 photos; " * 8}
     lines = status_text(all_facts() | {"newest": newest}).splitlines()

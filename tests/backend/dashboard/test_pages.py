@@ -200,6 +200,16 @@ def test_the_quality_of_photos_and_labels_is_told_as_far_as_it_is_known(trained:
     assert "how far annotators agree is not known" in told
 
 
+def test_labels_are_counted_beside_their_pre_labels(trained: tuple[Garage, list[int]]) -> None:
+    garage, ids = trained
+    assert "a person would not have given" not in words(page("quality"))
+    garage.settle()
+    task_id = next(task_id for task_id in ids[12:] if not garage.opens_blank(task_id))
+    garage.studio.annotate_page(task_id, 1, **garage.truth[task_id])
+    garage.turn()
+    assert "a person would not have given" in words(page("quality"))
+
+
 def test_jobs_are_counted(make_settings: MakeSettings, redis: Redis, redis_url: str, server: HttpServer) -> None:
     make_settings(REDIS_URL=redis_url, LABEL_STUDIO_URL=server.url)
     get_services().store.add_project(PROJECT)

@@ -242,7 +242,8 @@ def test_a_prediction_is_written_with_its_slot_as_cluster(api: LabelStudioApi, s
     row = {"id": 9, "task": 3, "model_version": "carcond-0001", "score": 0.5, "cluster": 4}
     server.answers["/api/predictions/"] = json_reply(row, 201)
     server.answers["/api/predictions/9/"] = json_reply(row)
-    draft = PredictionDraft(task_id=3, result=[], score=0.5, model_version="carcond-0001", slot=4)
+    hidden = {"damage": ("intact", 0.75)}
+    draft = PredictionDraft(task_id=3, result=[], score=0.5, model_version="carcond-0001", slot=4, hidden=hidden)
     assert (
         api.create_prediction(draft)
         == api.update_prediction(9, draft)
@@ -250,7 +251,19 @@ def test_a_prediction_is_written_with_its_slot_as_cluster(api: LabelStudioApi, s
     )
     assert [request.method for request in server.requests] == ["POST", "PATCH"]
     sent = {"task": 3, "result": [], "score": 0.5, "model_version": "carcond-0001", "cluster": 4}
+    sent |= {"neighbors": {"damage": ["intact", 0.75]}}
     assert [json.loads(request.body) for request in server.requests] == [sent, sent]
+
+
+def test_the_answers_that_a_prediction_hides_are_read_back(api: LabelStudioApi, server: HttpServer) -> None:
+    row = {"id": 9, "task": 3, "model_version": "carcond-0001", "result": [{"id": "a"}, 7]}
+    odd = {"cleanliness": ["clean", 2], "rust": "none", "size": [1, 2], "colour": ["red"]}
+    server.answers["/api/predictions/9/"] = json_reply(row | {"neighbors": odd | {"damage": ["intact", 0.75]}})
+    read = api.set_slot(9, 4)
+    assert read.result == [{"id": "a"}]
+    assert read.hidden == {"damage": ("intact", 0.75)}
+    server.answers["/api/predictions/9/"] = json_reply(row | {"neighbors": [3, 4]})
+    assert api.set_slot(9, 4).hidden == {}
 
 
 def test_a_removed_prediction_has_no_reply_to_read(api: LabelStudioApi, server: HttpServer) -> None:

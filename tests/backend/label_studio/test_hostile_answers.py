@@ -16,6 +16,7 @@ from backend.label_studio.data_manager import NEXT_TO_LABEL, put_first_tab, read
 from backend.label_studio.label_config import bind_label_config
 from backend.label_studio.ml_backends import find_ours, is_connected, read_backends
 from backend.label_studio.people import invite_link, names
+from backend.label_studio.prelabels import read_prelabels
 from backend.label_studio.provision import find_or_create_project, provision
 from backend.label_studio.webhooks import ensure_webhook, read_webhooks, remove_stale_webhooks, wanted_webhook
 from backend.project.connection.changes import present_state
@@ -27,8 +28,8 @@ BACKEND = BackendAddress("http://backend.carcond.internal:9090", "label-studio",
 BINDING = bind_label_config(ENGLISH)
 STAMP = "2026-01-01T00:00:00.000000Z"
 PREDICTION = {"id": 9, "task": 1, "result": [], "score": 0.5, "model_version": "carcond-0001", "cluster": 3}
-PREDICTION |= {"mislabeling": 0.0, "updated_at": STAMP}
-RESULT = BINDING.result({"damage": ("damaged", 0.9)})
+PREDICTION |= {"mislabeling": 0.0, "updated_at": STAMP, "neighbors": {"cleanliness": ["clean", 0.4]}}
+RESULT = [{**region, "origin": "prediction"} for region in BINDING.result({"damage": ("damaged", 0.9)})]
 ANNOTATION = {"id": 5, "completed_by": 1, "was_cancelled": False, "updated_at": STAMP, "result": RESULT, "task": 1}
 TASKS = [
     {"id": number, "data": {"image": "/data/upload/1/a.jpg"}, "updated_at": STAMP}
@@ -91,6 +92,9 @@ def check_task(task: LabelStudioTask) -> None:
         assert types(annotation.id, annotation.annotator) == {int}
         assert types(annotation.updated_at, task.updated_at) == {str}
         assert set(BINDING.labels(annotation.result)) <= {"cleanliness", "damage"}
+        for class_key, confidence, shown in read_prelabels(BINDING, annotation.result, task.predictions).values():
+            assert (types(class_key) <= {str, type(None)}, types(confidence), types(shown)) == (True, {float}, {bool})
+            assert 0 <= confidence <= 1
     for prediction in task.predictions:
         check_prediction(prediction)
 

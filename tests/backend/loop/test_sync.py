@@ -181,3 +181,27 @@ def test_predictions_of_an_exchanged_photo_leave_their_version_in_label_studio_b
     ]
     assert [p.model_version for p in studio.predictions_of(other)] == ["carcond-0001"]
     assert [row.model_version for row in store.predictions_of(PROJECT, [task])] == ["carcond-superseded", "other-v3"]
+
+
+def test_the_pre_label_of_a_label_outlives_the_predictions_move_to_a_newer_version(
+    studio: FakeLabelStudio, store: Store
+) -> None:
+    (task_id,) = studio.import_photos("/data/a.jpg")
+    result = bind_label_config(studio.label_config).result({"damage": ("intact", 0.8)})
+    hidden = {"cleanliness": ("clean", 0.4)}
+    shown = studio.create_prediction(PredictionDraft(task_id, result, 0.3, "carcond-0001", 2, hidden))
+    studio.annotate_page(task_id, annotator=7, damage="intact", cleanliness="very_dirty")
+    expected = {"damage": ["intact", 0.8, True], "cleanliness": ["clean", 0.4, False]}
+    for _ in range(2):
+        sync(studio, store)
+        (row,) = store.annotations(PROJECT)
+        assert row.prelabels == expected
+        studio.set_version(shown.id, "carcond-0002")
+
+
+def test_a_label_without_a_pre_label_has_none(studio: FakeLabelStudio, store: Store) -> None:
+    (task_id,) = studio.import_photos("/data/a.jpg")
+    studio.annotate(task_id, damage="intact")
+    sync(studio, store)
+    (row,) = store.annotations(PROJECT)
+    assert row.prelabels == {}

@@ -10,7 +10,7 @@ from carcond.analysis.label_errors import (
     suspect_task,
     wrong_labels,
 )
-from carcond.arrays import UNKNOWN, FloatArray, IntArray
+from carcond.arrays import UNKNOWN, BoolArray, FloatArray, IntArray
 from carcond.data.folds import grouped_folds
 from carcond.taxonomy import CLEANLINESS, DAMAGE, Task
 
@@ -82,22 +82,44 @@ def test_each_photo_is_judged_by_heads_that_have_not_seen_its_group() -> None:
     assert (apart[own] > 0.5).mean() < 0.75
 
 
-def test_logits_are_those_of_scikit_learn_averaged_over_three_deals_of_five_folds() -> None:
+@pytest.mark.parametrize("trusted", [np.ones(200, dtype=bool), np.arange(200) % 9 > 0])
+def test_logits_are_those_of_scikit_learn_averaged_over_three_deals_of_five_folds(trusted: BoolArray) -> None:
     embeddings, truth = clouds(200, 2, apart=1.5)
-    probabilities = out_of_sample(embeddings, truth, alone(200), 2, seed=3)
+    probabilities = out_of_sample(embeddings, truth, alone(200), 2, seed=3, trusted=trusted)
     logits = np.zeros(200)
     for deal in range(3):
         fold = grouped_folds(truth, alone(200), 5, 3 + deal)
         for k in range(5):
-            seen = embeddings[fold != k]
+            fitted = (fold != k) & trusted
+            seen = embeddings[fitted]
             scale = np.sqrt(seen.var(axis=0).mean())
             model = LogisticRegression(C=0.01, class_weight="balanced", tol=1e-6)
-            model.fit((seen - seen.mean(axis=0)) / scale, truth[fold != k])
+            model.fit((seen - seen.mean(axis=0)) / scale, truth[fitted])
             logits[fold == k] += model.decision_function((embeddings[fold == k] - seen.mean(axis=0)) / scale) / 3
     tempered = np.log(probabilities[:, 1] / probabilities[:, 0])
     temperature = (logits @ logits) / (logits @ tempered)
     np.testing.assert_allclose(tempered * temperature, logits, atol=0.02)
     assert 0.05 < temperature < 1  # so strong a penalty makes heads too modest
+
+
+def test_a_class_without_a_trusted_photo_is_fitted_on_all_of_its_photos() -> None:
+    embeddings, truth = clouds(60, 2)
+    np.testing.assert_array_equal(
+        out_of_sample(embeddings, truth, alone(60), 2, trusted=truth == 0),
+        out_of_sample(embeddings, truth, alone(60), 2),
+    )
+
+
+def test_a_second_round_without_the_suspected_labels_finds_more_of_the_wrong_ones() -> None:
+    first, second = [], []
+    for seed in range(4):
+        embeddings, truth = clouds(300, 2, seed, apart=2.5)
+        labels, wrong = flip(truth, 2, 0.1, seed)
+        one_round = out_of_sample(embeddings, labels, alone(300), 2)[np.arange(300), labels]
+        two_rounds = suspect_task(DAMAGE, embeddings, labels, alone(300)).suspicion
+        first.append(np.isin(np.argsort(one_round)[:30], wrong).mean())
+        second.append(np.isin(np.argsort(-two_rounds)[:30], wrong).mean())
+    assert np.mean(second) > np.mean(first) + 0.01
 
 
 @pytest.mark.parametrize("task", [DAMAGE, CLEANLINESS])

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,20 +81,32 @@ def test_the_holdout_is_measured_and_nothing_else(labelled: LabelledSet, heads: 
 def test_the_temperature_comes_with_the_photos_it_was_chosen_on(labelled: LabelledSet, heads: Heads) -> None:
     calibration = report_card(labelled, heads)["calibration"]["cleanliness"]
     temperature = round(heads.by_task["cleanliness"].temperature, 4)
-    assert calibration == {"temperature": temperature, "cross_fitted": True, "photos": 80}
+    assert calibration == {"temperature": temperature, "cross_fitted": True, "photos": 80, "holdout_photos": 0}
 
 
 def test_a_temperature_that_was_chosen_on_the_holdout_too_counts_its_photos(labelled: LabelledSet) -> None:
     holdout = Holdout(*labelled.side(holdout=True), labelled.groups[labelled.holdout])
     heads = fit_heads("tiny", *labelled.side(holdout=False), holdout=holdout)
-    photos = {task: facts["photos"] for task, facts in report_card(labelled, heads)["calibration"].items()}
-    assert photos == {"cleanliness": 120, "damage": 114}
+    calibration = report_card(labelled, heads)["calibration"]
+    photos = {task: (facts["photos"], facts["holdout_photos"]) for task, facts in calibration.items()}
+    assert photos == {"cleanliness": (120, 40), "damage": (114, 38)}
 
 
-def test_a_temperature_that_was_not_chosen_was_chosen_on_no_photo(labelled: LabelledSet, heads: Heads) -> None:
-    fixed = replace(heads.by_task["damage"], temperature=1.0, cross_fitted=False)
-    calibration = report_card(labelled, replace(heads, by_task={"damage": fixed}))["calibration"]
-    assert calibration == {"damage": {"temperature": 1.0, "cross_fitted": False, "photos": 0}}
+def test_a_temperature_that_was_chosen_on_the_holdout_alone_counts_no_training_photo(labelled: LabelledSet) -> None:
+    holdout = Holdout(*labelled.side(holdout=True), labelled.groups[labelled.holdout])
+    train = labelled.side(holdout=False)
+    seen = np.zeros(len(train[0]), dtype=np.bool_)
+    heads = fit_heads("tiny", *train, fresh=seen, holdout=holdout)
+    calibration = report_card(labelled, heads)["calibration"]["damage"]
+    assert (calibration["photos"], calibration["holdout_photos"]) == (38, 38)
+
+
+def test_a_temperature_that_was_not_chosen_was_chosen_on_no_photo(labelled: LabelledSet) -> None:
+    embeddings, classes = labelled.side(holdout=False)
+    two = [int(np.flatnonzero(classes["damage"] == k)[0]) for k in range(2)]
+    few = fit_heads("tiny", embeddings[two], {"damage": classes["damage"][two]})
+    calibration = report_card(labelled, few)["calibration"]
+    assert calibration == {"damage": {"temperature": 1.0, "cross_fitted": False, "photos": 0, "holdout_photos": 0}}
 
 
 def test_each_source_has_its_own_scores_and_the_largest_comes_first(labelled: LabelledSet, heads: Heads) -> None:

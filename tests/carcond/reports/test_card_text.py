@@ -1,4 +1,7 @@
-from carcond.reports.card_text import card_text
+import pytest
+
+from carcond.model.version_card import Calibration
+from carcond.reports.card_text import card_text, temperature_words
 from tests.carcond.made_cards import broken_cards, full_card, old_card
 
 
@@ -27,6 +30,23 @@ def test_the_text_has_what_the_card_says() -> None:
         "12 others",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("photos", "held_out", "words"),
+    [
+        (60, 0, "chosen on 60 training photos by cross-fitting"),
+        (60, 10, "chosen on 50 training photos by cross-fitting and 10 photos of the hold-out"),
+        (10, 10, "chosen on 10 photos of the hold-out"),
+        (60, None, "chosen on 60 photos by cross-fitting"),
+        (None, None, "chosen by cross-fitting"),
+    ],
+)
+def test_the_photos_that_a_temperature_was_chosen_on_are_named(
+    photos: int | None, held_out: int | None, words: str
+) -> None:
+    calibration = Calibration(temperature=1.234, cross_fitted=True, photos=photos, holdout_photos=held_out)
+    assert temperature_words(calibration) == f"temperature 1.23, {words}"
 
 
 def test_a_refusal_is_called_one() -> None:

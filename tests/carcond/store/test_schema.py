@@ -161,6 +161,7 @@ def test_a_store_with_all_columns_and_no_revision_is_stamped(url: str, engine: E
     open_database(url).dispose()
     before = contents(engine)
     run(engine, *(f"DROP TABLE {name}" for name in ("alembic_version", "connection", "open_task")))
+    run(engine, "ALTER TABLE annotation DROP COLUMN prelabels")
     open_database(url).dispose()
     assert contents(engine) == before
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from backend.cli.main import app
 from backend.project.label_review import TAB
-from backend.project.quality_view import judged_lines, quality_text, review_text
+from backend.project.quality_view import anchoring_cells, judged_lines, quality_text, review_text
 from carcond.errors import LabelTableError, StoreError
 from tests.backend.drawings import draw_photo
 from tests.backend.fake_label_studio import PROJECT
@@ -142,6 +142,32 @@ def test_as_text_the_photo_its_label_and_what_it_looks_like_are_told(mistaken: t
     text = run("quality", "--project", str(PROJECT))
     assert "Krippendorff's alpha 1.000" in text
     assert "Suspected labels" in text
+
+
+def test_labels_beside_their_pre_labels_are_counted_by_name(mistaken: tuple[Garage, int]) -> None:
+    garage, _ = mistaken
+    garage.add_photos(3)
+    garage.settle()
+    left = [t.id for t in garage.studio.tasks(PROJECT) if not t.annotations and not garage.opens_blank(t.id)]
+    for task_id in left:
+        garage.studio.annotate_page(task_id, annotator=5, **garage.truth[task_id])
+    garage.settle()
+    report = json.loads(run("quality", "--project", str(PROJECT), "--json"))
+    counts = {(row["annotator"], row["shown"] + row["blind"]) for row in report["anchoring"]["cleanliness"]}
+    assert counts == {(None, len(left)), ("user 5", len(left))}
+    text = run("quality", "--project", str(PROJECT))
+    assert "Labels of damage beside the pre-label" in text
+    assert "user 5" in text
+
+
+def test_a_rate_of_kept_pre_labels_is_given_with_its_interval_or_what_it_needs() -> None:
+    row = {"annotator": None, "shown": 400, "kept": 0.9, "blind": 30, "agreed": 0.75}
+    known = anchoring_cells(row | {"rate": 0.6, "interval": [0.2, 0.8], "missing_shown": 0, "missing_blind": 0})
+    assert list(known.values()) == ["all", "400", "90%", "30", "75%", "60% (20% to 80%)"]
+    few = {"rate": None, "interval": None, "kept": None, "agreed": None, "missing_shown": 3, "missing_blind": 14}
+    words = list(anchoring_cells(row | few).values())
+    assert words[2] == "–"
+    assert words[-1] == "not known: needs 3 more with the pre-label shown and 14 more with it hidden"
 
 
 @pytest.mark.parametrize("command", ["quality", "review"])
