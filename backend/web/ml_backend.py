@@ -12,6 +12,7 @@ from backend.jobs.queue import get_job_queue
 from backend.label_studio.label_config import LabelBinding, bind_label_config
 from backend.loop.damage_boxes import DamageBoxes
 from backend.loop.predictions import chosen_classes, is_blank, prediction_result, suggested_classes
+from backend.photo_pipeline import EncodedPhoto
 from backend.services import Services, get_services
 from carcond.arrays import FloatArray
 from carcond.data.split import TRAIN, photo_draw
@@ -135,29 +136,42 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
         urls = {_task_id(task): _photo_url(task, binding) for task in tasks}
         encoder_id = version.heads.encoder_id
         kept = self._services.store.embeddings_by_task(self.project_id, encoder_id, urls)
-        return [self._embedding(task, binding, kept, encoder_id, deadline) for task in tasks]
+        # By task id for kept embeddings, by address for others: tasks without an id share the id 0.
+        new = [_photo_url(task, binding) for task in tasks if _task_id(task) not in kept]
+        encoded = self._encoded(new, encoder_id, deadline) if new else {}
+        return [self._embedding(task, binding, kept, encoded) for task in tasks]
+
+    def _encoded(
+        self, urls: Sequence[str], encoder_id: str, deadline: float
+    ) -> Mapping[str, EncodedPhoto | CarcondError]:
+        """Address -> the photo, or why there is none; photos that time does not suffice for are absent."""
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            return {}
+        try:
+            encoder = self._services.encoder(encoder_id)
+        except CarcondError as error:
+            return dict.fromkeys(urls, error)
+        return self._services.photo_pipeline.request(encoder, urls).results(seconds)
 
     def _embedding(
         self,
         task: Mapping[str, Any],
         binding: LabelBinding,
         kept: Mapping[int, FloatArray],
-        encoder_id: str,
-        deadline: float,
+        encoded: Mapping[str, EncodedPhoto | CarcondError],
     ) -> FloatArray | None:
         task_id = _task_id(task)
         if task_id in kept:
             return kept[task_id]
-        if time.monotonic() > deadline:
+        found = encoded.get(_photo_url(task, binding))
+        if isinstance(found, EncodedPhoto):
+            return found.embedding
+        if found is None:
             logger.warning("project %d, task %d: no time left to embed the photo", self.project_id, task_id)
-            return None
-        try:
-            data = self._services.photos.fetch(_photo_url(task, binding))
-            encoder = self._services.encoder(encoder_id)
-            return encoder.embed_photo(data, self._services.settings.max_photo_pixels)
-        except CarcondError as error:
-            logger.warning("project %d, task %d: no prediction: %s", self.project_id, task_id, error)
-            return None
+        else:
+            logger.warning("project %d, task %d: no prediction: %s", self.project_id, task_id, found)
+        return None
 
 
 def parse_project_id(project: str | int | None) -> int:
