@@ -196,7 +196,7 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
     for name, first in (("known", None), ("new", 10**9)):
         tasks = [dict(known[number % len(known)]) for number in range(_LARGE)]
         if first:
-            tasks = [task | {"id": first + number} for number, task in enumerate(tasks)]
+            tasks = [_unseen(task, first + number) for number, task in enumerate(tasks)]
         body = {"tasks": tasks, "project": f"{project_id}.1", "label_config": config}
         address = stack.backend_address
         began = time.monotonic()
@@ -216,6 +216,12 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
             "pre_labelled": sum(bool(each["result"]) for each in results),
         }
     return report
+
+
+def _unseen(task: Mapping[str, Any], task_id: int) -> dict[str, Any]:
+    """A task with an address of its own: the same photo would be fetched once for all tasks."""
+    data = {name: f"{value}{'&' if '?' in str(value) else '?'}copy={task_id}" for name, value in task["data"].items()}
+    return {"id": task_id, "data": data}
 
 
 def _labelling(stack: Stack, project_id: int, labels: Path, minutes: float, labellers: int) -> dict[str, Any]:
