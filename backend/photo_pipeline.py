@@ -25,7 +25,7 @@ FETCHES_PER_REQUEST = 4
 
 # A host that does not answer holds the threads of a request until its timeout: others find some left.
 _FETCHERS = 4 * FETCHES_PER_REQUEST
-# Maximum number of decoded photos that wait for the encoder: what is in its hands next, and the batch behind it.
+# Maximum number of decoded photos: the batch that is being encoded, and the next one.
 _DECODED = 2 * BATCH_SIZE
 # A batch is encoded though photos are missing that are on their way: their host is slow.
 _FULL_BATCH_WAIT_S = 0.1

@@ -96,8 +96,9 @@ class Workload:
             naive: the usual way.
 
         Returns:
-            `NAME_ms` for each way; `naive_ms`; `NAME_ratio`, by how much the usual way takes longer; and `limit_share`
-            of the first way: the time in which products of matrices would do as many operations, of its own.
+            `ms_per_photo` of the first way, and of others with their name before it; `NAME_ratio`, by how much the usual
+            way takes longer; and `limit_share` of the first way: the time in which products of matrices would do as
+            many operations, of its own.
         """
         turns = {**ways, "naive": lambda: naive.seconds(self.fetched_urls), "product": _matrix_product_s}
         for turn in turns.values():
@@ -111,9 +112,11 @@ class Workload:
         speed = 2 * _MATRIX**3 / statistics.median(taken["product"])  # operations a second
         first = next(iter(ways))
         return {
+            "backbone": self.backbone,
             "views": "+".join(map(str, self.views)),
             "photos": count,
-            **{f"{name}_ms": round(ms, 2) for name, ms in each.items()},
+            "ms_per_photo": round(each[first], 2),
+            **{f"{name}_ms_per_photo": round(ms, 2) for name, ms in each.items() if name != first},
             **{f"{name}_ratio": round(each["naive"] / each[name], 2) for name in ways},
             "gflop_per_photo": round(naive.operations / 1e9, 2),
             "sgemm_gflop_per_s": round(speed / 1e9),
