@@ -96,9 +96,9 @@ class Workload:
             naive: the usual way.
 
         Returns:
-            `ms_per_photo` of the first way, and of others with their name before it; `NAME_ratio`, by how much the usual
-            way takes longer; and `limit_share` of the first way: the time in which products of matrices would do as
-            many operations, of its own.
+            `ms_per_photo` of the first way, and of others with their name before it; `NAME_ratio`, how many times as
+            long the usual way takes; and `limit_share`, the time in which products of matrices would do as many
+            operations as the network, as a share of the first way's time.
         """
         turns = {**ways, "naive": lambda: naive.seconds(self.fetched_urls), "product": _matrix_product_s}
         for turn in turns.values():
