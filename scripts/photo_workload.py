@@ -100,7 +100,11 @@ class Workload:
             long the usual way takes; and `limit_share`, the time in which products of matrices would do as many
             operations as the network, as a share of the first way's time.
         """
-        turns = {"product": _matrix_product_s, **ways, "naive": lambda: naive.seconds(self.fetched_urls)}
+        turns: dict[str, Callable[[], float]] = {
+            "product": _matrix_product_s,
+            **ways,
+            "naive": lambda: naive.seconds(self.fetched_urls),
+        }
         for turn in turns.values():
             turn()
         taken: dict[str, list[float]] = {name: [] for name in turns}
