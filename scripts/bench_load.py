@@ -188,6 +188,12 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     return int(head.split()[1]), "connection: close" in head
 
 
+def _unseen(task: Mapping[str, Any], task_id: int) -> dict[str, Any]:
+    """A task with an address of its own: the same photo would be fetched once for all tasks."""
+    data = {name: f"{value}{'&' if '?' in str(value) else '?'}copy={task_id}" for name, value in task["data"].items()}
+    return {"id": task_id, "data": data}
+
+
 def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
     """One request for thousands of tasks: of photos that are known, and of as many that nobody has seen."""
     known = [{"id": task.id, "data": dict(task.data)} for task in stack.api().tasks(project_id)]
@@ -216,12 +222,6 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
             "pre_labelled": sum(bool(each["result"]) for each in results),
         }
     return report
-
-
-def _unseen(task: Mapping[str, Any], task_id: int) -> dict[str, Any]:
-    """A task with an address of its own: the same photo would be fetched once for all tasks."""
-    data = {name: f"{value}{'&' if '?' in str(value) else '?'}copy={task_id}" for name, value in task["data"].items()}
-    return {"id": task_id, "data": data}
 
 
 def _labelling(stack: Stack, project_id: int, labels: Path, minutes: float, labellers: int) -> dict[str, Any]:
