@@ -5,6 +5,7 @@ from threading import Lock
 
 from backend.label_studio.client import LabelStudioApi
 from backend.label_studio.photo_fetcher import PhotoFetcher
+from backend.photo_pipeline import PhotoPipeline
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder
 from carcond.registry.object_store import ModelMirror
 from carcond.registry.promotions import Promotion
@@ -37,6 +38,11 @@ class Services:
     def photos(self) -> PhotoFetcher:
         """Fetcher of photos."""
         return PhotoFetcher(self.settings)
+
+    @cached_property
+    def photo_pipeline(self) -> PhotoPipeline:
+        """Pipeline from addresses of photos to embeddings."""
+        return PhotoPipeline(self.photos, self.settings.max_photo_pixels)
 
     @cached_property
     def mirror(self) -> ModelMirror | None:

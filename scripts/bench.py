@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,17 +29,21 @@ from carcond.model.encoder import Encoder, encoders_dir, find_encoder
 from carcond.settings import get_settings, parse_views
 from carcond.taxonomy import DAMAGE
 from scripts.bench_chaos import bench_chaos
+from scripts.bench_embed import bench_embed
 from scripts.bench_explain import bench_explain
 from scripts.bench_figures import figures as bench_figures
 from scripts.bench_labellers import bench_labellers
 from scripts.bench_load import bench_load
 from scripts.bench_loop import bench_loop
+from scripts.bench_predict import bench_predict
 from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
 from scripts.bench_scale import bench_scale
 from scripts.bench_serving import bench_serving
 from scripts.bench_startup import bench_startup
 from scripts.bench_views import bench_views, export_views, time_encoders
+from scripts.photo_source import Source, photo_source
+from scripts.photo_workload import Workload
 from scripts.ports import free_ports
 from scripts.preflight import StackError
 from scripts.stack import CHECKOUT, Stack, StackOptions
@@ -268,6 +272,61 @@ def refit(as_json: JsonOption = False) -> None:
     """Measure fitting the heads on 1 000 labels of made-up embeddings, calibration included."""
     report = bench_refit()
     print(json.dumps(report)) if as_json else _print_rows("Refit", report["rows"])
+
+
+SourceOption = Annotated[Source, typer.Option(help="server of the photos: Label Studio, or one of plain files")]
+TimedPhotosOption = Annotated[int, typer.Option("--photos", min=1, help="number of photos of 1280x960 pixels")]
+TimedViewsOption = Annotated[
+    list[str] | None, typer.Option("--views", help="repeat for a row each. Default: 224, and the default views")
+]
+BackboneOption = Annotated[str, typer.Option(help="timm's name of the network; its weights are random")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="number of measurements of each way, which take turns")]
+
+
+@app.command()
+def predict(
+    source: SourceOption = "label-studio",
+    photos: TimedPhotosOption = 32,
+    views: TimedViewsOption = None,
+    backbone: BackboneOption = "efficientnet_b4",
+    rounds: RoundsOption = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure cold and warm /predict beside the usual way: each photo by itself, decoded whole, in torch."""
+    _time_photos("/predict", bench_predict, source, photos, views, backbone, rounds, as_json=as_json)
+
+
+@app.command()
+def embed(
+    source: SourceOption = "label-studio",
+    photos: TimedPhotosOption = 160,
+    views: TimedViewsOption = None,
+    backbone: BackboneOption = "efficientnet_b4",
+    rounds: RoundsOption = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the worker's embedding of new photos beside the usual way, see `predict`."""
+    _time_photos("Embedding", bench_embed, source, photos, views, backbone, rounds, as_json=as_json)
+
+
+def _time_photos(
+    title: str,
+    bench: Callable[[Workload], dict[str, Any]],
+    source: Source,
+    photos: int,
+    views: list[str] | None,
+    backbone: str,
+    rounds: int,
+    *,
+    as_json: bool,
+) -> None:
+    try:
+        each = [parse_views(text) for text in views or ["224", "+".join(map(str, get_settings().views))]]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--views") from None
+    with photo_source(source, photos, _log.print) as found:
+        rows = [bench(Workload(found, backbone, sides, rounds)) for sides in each]
+    print(json.dumps(rows)) if as_json else _print_rows(title, rows)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from carcond.data.images import decode_photo, to_pixels
 from carcond.model.encoder import Encoder
 from carcond.model.explain import explain
 from scripts.made_up_heads import made_up_heads
+from scripts.photo_source import noise_photo
 
-_SIZE = (1280, 960)
 _ROUNDS = 100
 _MAX_PIXELS = 10_000_000
 
@@ -65,16 +64,3 @@ def bench_explain(encoder: Encoder) -> dict[str, Any]:
         "overlay_and_encoding_ms": round(medians[3] - medians[0], 2),
         "rows": rows,
     }
-
-
-def noise_photo() -> bytes:
-    """A JPEG of 1280x960 pixels with as much detail as a photo has: clouds of noise of several sizes."""
-    generator = np.random.default_rng(0)
-    sizes = [(5, 4), (40, 30), (320, 240), (1280, 960)]
-    layers = [Image.fromarray(generator.integers(0, 256, (h, w, 3), np.uint8)).resize(_SIZE) for w, h in sizes]
-    mixed = sum(
-        np.asarray(layer, np.float32) * share for layer, share in zip(layers, (0.5, 0.3, 0.15, 0.05), strict=True)
-    )
-    file = BytesIO()
-    Image.fromarray(np.asarray(mixed, np.uint8)).save(file, "JPEG", quality=90)
-    return file.getvalue()

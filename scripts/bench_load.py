@@ -185,6 +185,12 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     return int(head.split()[1]), "connection: close" in head
 
 
+def _unseen(task: Mapping[str, Any], task_id: int) -> dict[str, Any]:
+    """A task with an address of its own: the same photo would be fetched once for all tasks."""
+    data = {name: f"{value}{'&' if '?' in str(value) else '?'}copy={task_id}" for name, value in task["data"].items()}
+    return {"id": task_id, "data": data}
+
+
 def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
     """One request for thousands of tasks: of photos that are known, and of as many that nobody has seen."""
     known = [{"id": task.id, "data": dict(task.data)} for task in stack.api().tasks(project_id)]
@@ -193,7 +199,7 @@ def _large_predict(stack: Stack, project_id: int) -> dict[str, Any]:
     for name, first in (("known", None), ("new", 10**9)):
         tasks = [dict(known[number % len(known)]) for number in range(_LARGE)]
         if first:
-            tasks = [task | {"id": first + number} for number, task in enumerate(tasks)]
+            tasks = [_unseen(task, first + number) for number, task in enumerate(tasks)]
         body = {"tasks": tasks, "project": f"{project_id}.1", "label_config": config}
         address = stack.backend_address
         began = time.monotonic()

@@ -21,7 +21,7 @@ from carcond.model.head_fitting import fit_head
 from carcond.model.single_thread import one_core
 from carcond.training.network import export_encoder
 from carcond.training.pretrained_weights import load_backbone_or_fallback
-from scripts.bench_explain import noise_photo
+from scripts.photo_source import noise_photo
 
 _FOLDS = 5
 _TIMED_PHOTOS = 30

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NoReturn
 from xml.parsers import expat
 
@@ -84,7 +84,7 @@ class LabelBinding:
     reason_to: str = ""
     confidence_to: str = ""
 
-    @property
+    @cached_property
     def language(self) -> str:
         """``ru`` when the config's words are Russian, else ``en``."""
         words = [word for binding in self.choices.values() for word in binding.class_by_word]

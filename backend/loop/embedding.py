@@ -1,47 +1,35 @@
-"""Embedding a project's new photos: fetched in parallel, encoded in batches, each batch stored at once."""
+"""Embedding a project's new photos: one batch is fetched while another is encoded; each is stored at once."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from backend.label_studio.photo_fetcher import PhotoFetcher
+from backend.photo_pipeline import FETCHES_PER_REQUEST, EncodedPhoto, PhotoRequest
 from backend.services import Services
 from carcond.arrays import FloatArray
-from carcond.data.images import STATS_SIDE, ImageStats, decode_photo, measure_image, perceptual_hash, to_pixels
+from carcond.data.images import STATS_SIDE, ImageStats, decode_photo, measure_image
 from carcond.data.near_duplicates import Likeness, assign_groups
-from carcond.errors import PhotoFetchError, UnreadableImageError
-from carcond.model.encoder import Encoder
+from carcond.errors import CarcondError, PhotoFetchError, UnreadableImageError
+from carcond.model.encoder import BATCH_SIZE
 from carcond.store.store import Store
 from carcond.store.tables import Photo
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 16
-_FETCHERS = 4
+# Batches on their way at once. If the worker is killed, so many batches have been tried in vain.
+_BATCHES_AHEAD = 2
 # A photo that cannot be reached, or that killed a worker, must not hold up every turn: retries back off exponentially.
 _FIRST_WAIT_S = 30.0
 _LONGEST_WAIT_S = 3600.0
 
 Progress = Callable[[str, int, int], None]
 """Callback with the name of a stage, its number of items done, and their total."""
-
-
-@dataclass(frozen=True)
-class SeenPhoto:
-    """A fetched photo: its pixels ``(3, S, S)``, perceptual hash and image statistics, or a problem."""
-
-    task_id: int
-    pixels: FloatArray | None = None
-    phash: int = 0
-    stats: ImageStats | None = None
-    problem: str = ""
-    transient: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,18 +109,25 @@ def _embed(
     progress: Progress,
 ) -> int:
     encoder = services.encoder(encoder_id)
-    see = partial(_see, services.photos, encoder, services.settings.max_photo_pixels)
-    done = 0
-    with ThreadPoolExecutor(_FETCHERS) as pool:
-        while done < len(waiting) and not interrupted():
-            batch = _next_batch(waiting[done:])
-            _note_try(services.store, project_id, batch)
-            _keep(
-                services.store, project_id, encoder, list(pool.map(see, batch)), {p.task_id: p.failures for p in batch}
-            )
+    begun = done = 0
+    ahead: deque[tuple[Sequence[Photo], PhotoRequest]] = deque()
+    try:
+        while True:
+            while len(ahead) < _BATCHES_AHEAD and _may_begin(waiting[begun:], ahead) and not interrupted():
+                batch = _next_batch(waiting[begun:])
+                _note_try(services.store, project_id, batch)
+                ahead.append((batch, services.photo_pipeline.request(encoder, [p.url for p in batch], measure=True)))
+                begun += len(batch)
+            if not ahead:
+                break
+            batch, request = ahead.popleft()
+            _keep(services.store, project_id, encoder_id, batch, request.results())
             done += len(batch)
             progress("embedding photos", done, len(waiting))
-    return sum(photo.problem is None for photo in waiting[done:])
+    finally:
+        for _, request in ahead:
+            request.close()
+    return sum(photo.problem is None for photo in waiting[begun:])
 
 
 def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
@@ -158,10 +153,15 @@ def _was_cut_short(photo: Photo) -> bool:
     return photo.failures > 0 and photo.problem is None
 
 
+def _may_begin(waiting: Sequence[Photo], ahead: Sized) -> bool:
+    """True if a batch may begin beside those ahead of it: a photo that may end the worker takes none with it."""
+    return bool(waiting) and not (ahead and _was_cut_short(waiting[0]))
+
+
 def _next_batch(waiting: Sequence[Photo]) -> Sequence[Photo]:
     """Photos whose try never ended come one by one: one of them may have ended the worker."""
     together = next((i for i, photo in enumerate(waiting) if _was_cut_short(photo)), len(waiting))
-    return waiting[: min(max(together, 1), _BATCH)]
+    return waiting[: min(max(together, 1), BATCH_SIZE)]
 
 
 def _note_try(store: Store, project_id: int, batch: Sequence[Photo]) -> None:
@@ -176,43 +176,41 @@ def _note_try(store: Store, project_id: int, batch: Sequence[Photo]) -> None:
     )
 
 
-def _see(fetcher: PhotoFetcher, encoder: Encoder, max_pixels: int, photo: Photo) -> SeenPhoto:
-    try:
-        data = fetcher.fetch(photo.url)
-        image = decode_photo(data, target=encoder.spec.size, max_pixels=max_pixels)
-    except PhotoFetchError as error:
-        return SeenPhoto(photo.task_id, problem=str(error), transient=error.transient)
-    except UnreadableImageError as error:
-        return SeenPhoto(photo.task_id, problem=str(error))
-    return SeenPhoto(photo.task_id, to_pixels(image, encoder.spec), perceptual_hash(image), measure_image(data, image))
-
-
 def _keep(
-    store: Store, project_id: int, encoder: Encoder, seen: Sequence[SeenPhoto], failures: Mapping[int, int]
+    store: Store,
+    project_id: int,
+    encoder_id: str,
+    batch: Sequence[Photo],
+    results: Mapping[str, EncodedPhoto | CarcondError],
 ) -> None:
     changes: list[dict[str, Any]] = []
-    for photo in seen:
-        if photo.pixels is None:
-            logger.warning("project %d, task %d: %s", project_id, photo.task_id, photo.problem)
-            changes.append({"task_id": photo.task_id, **_failure(photo, failures[photo.task_id] + 1)})
-        else:
-            facts = asdict(photo.stats) if photo.stats else {}
-            tried = {"problem": None, "failures": 0, "retry_at": 0.0}
-            changes.append({"task_id": photo.task_id, "phash": f"{photo.phash:016x}", **tried, **facts})
-    good = [photo for photo in seen if photo.pixels is not None]
-    rows = encoder.embed(np.stack([p.pixels for p in good if p.pixels is not None])) if good else np.empty((0, 0))
+    embeddings: dict[int, FloatArray] = {}
+    for photo in batch:
+        found = results[photo.url]
+        if isinstance(found, EncodedPhoto):
+            embeddings[photo.task_id] = found.embedding
+            changes.append({"task_id": photo.task_id, "problem": None, "failures": 0, "retry_at": 0.0, **_facts(found)})
+        elif isinstance(found, PhotoFetchError | UnreadableImageError):
+            logger.warning("project %d, task %d: %s", project_id, photo.task_id, found)
+            changes.append({"task_id": photo.task_id, **_failure(found, photo.failures + 1)})
+        else:  # the encoder failed, not the photo
+            raise found
     # Before the embeddings: a photo that has both is never processed again.
     store.update_photos(project_id, changes)
-    store.put_embeddings(project_id, encoder.encoder_id, {p.task_id: row for p, row in zip(good, rows, strict=True)})
+    store.put_embeddings(project_id, encoder_id, embeddings)
+
+
+def _facts(photo: EncodedPhoto) -> dict[str, Any]:
+    return {"phash": f"{photo.facts.phash:016x}", **asdict(photo.facts.stats)} if photo.facts else {}
 
 
 def look_at_kept_photos(services: Services, project_id: int, progress: Progress) -> None:
     """Measure photos embedded before image statistics were stored; those that cannot be fetched are skipped."""
     photos = [p for p in services.store.photos(project_id) if p.phash and p.width is None]
     see = partial(_see_look, services.photos, services.settings.max_photo_pixels)
-    with ThreadPoolExecutor(_FETCHERS) as pool:
-        for start in range(0, len(photos), _BATCH):
-            batch = photos[start : start + _BATCH]
+    with ThreadPoolExecutor(FETCHES_PER_REQUEST) as pool:
+        for start in range(0, len(photos), BATCH_SIZE):
+            batch = photos[start : start + BATCH_SIZE]
             looks = zip(batch, pool.map(see, batch), strict=True)
             services.store.update_photos(
                 project_id, [{"task_id": photo.task_id, **asdict(look)} for photo, look in looks if look]
@@ -229,10 +227,11 @@ def _see_look(fetcher: PhotoFetcher, max_pixels: int, photo: Photo) -> ImageStat
         return None
 
 
-def _failure(photo: SeenPhoto, failures: int) -> dict[str, Any]:
-    """Record of a photo that could not be fetched."""
-    retry_at = time.time() + _wait(failures) if photo.transient else None
-    return {"problem": photo.problem, "failures": failures, "retry_at": retry_at}
+def _failure(error: PhotoFetchError | UnreadableImageError, failures: int) -> dict[str, Any]:
+    """Record of a photo that could not be fetched or decoded."""
+    is_transient = isinstance(error, PhotoFetchError) and error.transient
+    retry_at = time.time() + _wait(failures) if is_transient else None
+    return {"problem": str(error), "failures": failures, "retry_at": retry_at}
 
 
 def _wait(failures: int) -> float:

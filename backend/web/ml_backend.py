@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from backend.jobs.queue import get_job_queue
 from backend.label_studio.label_config import LabelBinding, bind_label_config
 from backend.loop.damage_boxes import DamageBoxes
 from backend.loop.predictions import chosen_classes, is_blank, prediction_result, suggested_classes
+from backend.photo_pipeline import EncodedPhoto
 from backend.services import Services, get_services
 from carcond.arrays import FloatArray
 from carcond.data.split import TRAIN, photo_draw
 from carcond.errors import CarcondError, LabelConfigError
 from carcond.model.heads import joint_confidence
 from carcond.registry.registry import COLD_START_VERSION, Version
+from carcond.store.store import KeptPhoto
 
 _torch = sys.modules.get("torch")
 if _torch is None:
@@ -32,6 +35,14 @@ logger = logging.getLogger(__name__)
 
 # Label Studio gives up after 100 s; photos not embedded by then get an empty prediction.
 _PREDICT_SECONDS = 80.0
+
+
+@dataclass(frozen=True)
+class _EmbeddedPhoto:
+    """A photo's embedding ``(D,)``, and whether it opens without chosen answers."""
+
+    embedding: FloatArray
+    is_blank: bool
 
 
 class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base publishes no types
@@ -85,12 +96,13 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
         if version is None:
             return [_empty(COLD_START_VERSION) for _ in tasks]
         deadline = time.monotonic() + _PREDICT_SECONDS
-        embeddings = self._embeddings(tasks, version, binding, deadline)
-        predictions = self._predictions(tasks, embeddings, version, binding)
+        urls = [_photo_url(task, binding) for task in tasks]
+        photos = self._photos([_task_id(task) for task in tasks], urls, version, deadline)
+        predictions = self._predictions(photos, version, binding)
         boxes = DamageBoxes(self._services, binding, version.heads)
-        for task, prediction in zip(tasks, predictions, strict=True):
+        for url, prediction in zip(urls, predictions, strict=True):
             if time.monotonic() < deadline:
-                prediction["result"] = boxes.with_box(prediction["result"], _photo_url(task, binding))
+                prediction["result"] = boxes.with_box(prediction["result"], url)
         return predictions
 
     def fit(self, event: Any = None, data: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -107,57 +119,69 @@ class CarConditionModel(LabelStudioMLBase):  # type: ignore[misc]  # the base pu
         return {"enqueued": get_job_queue().request_turn(self.project_id)}
 
     def _predictions(
-        self,
-        tasks: Sequence[Mapping[str, Any]],
-        embeddings: Sequence[FloatArray | None],
-        version: Version,
-        binding: LabelBinding,
+        self, photos: Sequence[_EmbeddedPhoto | None], version: Version, binding: LabelBinding
     ) -> list[dict[str, Any]]:
-        predictions = [_empty(version.name) for _ in embeddings]
-        seen = [(i, row) for i, row in enumerate(embeddings) if row is not None]
+        predictions = [_empty(version.name) for _ in photos]
+        seen = [(i, photo) for i, photo in enumerate(photos) if photo is not None]
         if not seen:
             return predictions
-        task_ids = [_task_id(tasks[i]) for i, _ in seen]
-        splits = self._services.store.splits(self.project_id, task_ids)
-        probabilities = version.heads.probabilities(np.stack([row for _, row in seen]))
+        probabilities = version.heads.probabilities(np.stack([photo.embedding for _, photo in seen]))
         scores = joint_confidence(probabilities)
-        for (i, _), task_id, score, classes in zip(seen, task_ids, scores, chosen_classes(probabilities), strict=True):
-            known = task_id in splits
-            blank = known and is_blank(splits[task_id] != TRAIN, photo_draw(self.project_id, task_id))
-            suggested = suggested_classes(classes, blank, self._services.settings.prelabel_min_confidence)
+        min_confidence = self._services.settings.prelabel_min_confidence
+        for (i, photo), score, classes in zip(seen, scores, chosen_classes(probabilities), strict=True):
+            suggested = suggested_classes(classes, photo.is_blank, min_confidence)
             predictions[i]["result"] = prediction_result(classes, suggested, binding, version.name, None)
             predictions[i]["score"] = round(float(score), 6)
         return predictions
 
-    def _embeddings(
-        self, tasks: Sequence[Mapping[str, Any]], version: Version, binding: LabelBinding, deadline: float
-    ) -> list[FloatArray | None]:
-        urls = {_task_id(task): _photo_url(task, binding) for task in tasks}
+    def _photos(
+        self, task_ids: Sequence[int], urls: Sequence[str], version: Version, deadline: float
+    ) -> list[_EmbeddedPhoto | None]:
+        """The photos of tasks; None for those that cannot be embedded."""
         encoder_id = version.heads.encoder_id
-        kept = self._services.store.embeddings_by_task(self.project_id, encoder_id, urls)
-        return [self._embedding(task, binding, kept, encoder_id, deadline) for task in tasks]
+        kept = self._services.store.kept_photos(self.project_id, encoder_id, list(set(task_ids)))
+        embeddings = [_current_embedding(kept.get(i), url) for i, url in zip(task_ids, urls, strict=True)]
+        new = [position for position, embedding in enumerate(embeddings) if embedding is None]
+        if new:
+            encoded = self._encoded([urls[position] for position in new], encoder_id, deadline)
+            for position in new:
+                embeddings[position] = self._embedding(task_ids[position], encoded.get(urls[position]))
+            # Again: while they were encoded, photos may have been sampled for the hold-out.
+            kept |= self._services.store.kept_photos(self.project_id, encoder_id, [task_ids[i] for i in new])
+        return [
+            None if row is None else _EmbeddedPhoto(row, self._is_blank(task_id, kept.get(task_id)))
+            for task_id, row in zip(task_ids, embeddings, strict=True)
+        ]
 
-    def _embedding(
-        self,
-        task: Mapping[str, Any],
-        binding: LabelBinding,
-        kept: Mapping[int, FloatArray],
-        encoder_id: str,
-        deadline: float,
-    ) -> FloatArray | None:
-        task_id = _task_id(task)
-        if task_id in kept:
-            return kept[task_id]
-        if time.monotonic() > deadline:
-            logger.warning("project %d, task %d: no time left to embed the photo", self.project_id, task_id)
-            return None
+    def _is_blank(self, task_id: int, kept: KeptPhoto | None) -> bool:
+        return kept is not None and is_blank(kept.split != TRAIN, photo_draw(self.project_id, task_id))
+
+    def _encoded(
+        self, urls: Sequence[str], encoder_id: str, deadline: float
+    ) -> Mapping[str, EncodedPhoto | CarcondError]:
+        """Address -> the photo, or why there is none; photos that time does not suffice for are absent."""
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            return {}
         try:
-            data = self._services.photos.fetch(_photo_url(task, binding))
             encoder = self._services.encoder(encoder_id)
-            return encoder.embed_photo(data, self._services.settings.max_photo_pixels)
         except CarcondError as error:
-            logger.warning("project %d, task %d: no prediction: %s", self.project_id, task_id, error)
-            return None
+            return dict.fromkeys(urls, error)
+        return self._services.photo_pipeline.request(encoder, urls).results(seconds)
+
+    def _embedding(self, task_id: int, found: EncodedPhoto | CarcondError | None) -> FloatArray | None:
+        if isinstance(found, EncodedPhoto):
+            return found.embedding
+        if found is None:
+            logger.warning("project %d, task %d: no time left to embed the photo", self.project_id, task_id)
+        else:
+            logger.warning("project %d, task %d: no prediction: %s", self.project_id, task_id, found)
+        return None
+
+
+def _current_embedding(kept: KeptPhoto | None, url: str) -> FloatArray | None:
+    """The kept embedding of a photo, unless its address has changed."""
+    return kept.embedding if kept is not None and kept.url == url else None
 
 
 def parse_project_id(project: str | int | None) -> int:

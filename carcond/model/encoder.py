@@ -108,6 +108,11 @@ class Encoder:
         """Length of an embedding."""
         return self.card.dimension
 
+    @property
+    def batch_size(self) -> int:
+        """Number of photos per run of the network."""
+        return max(1, BATCH_SIZE // self.card.tiles)
+
     @cached_property
     def map_shape(self) -> tuple[int, int]:
         """Height and width of a feature map."""
@@ -164,9 +169,8 @@ class Encoder:
                 f"expected float32 pixels of shape (N, 3, {self.spec.size}, {self.spec.size}), "
                 f"got {pixels.dtype} {pixels.shape}"
             )
-        size = max(1, BATCH_SIZE // self.card.tiles)
-        for start in range(0, len(pixels), size):
-            yield slice(start, start + size)
+        for start in range(0, len(pixels), self.batch_size):
+            yield slice(start, start + self.batch_size)
 
     def _run(self, outputs: list[str], pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         results: list[NDArray[np.float32]] = self._session.run(outputs, {"pixels": pixels})

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -22,12 +23,22 @@ _CHUNK = 500
 
 # Built once: each `/predict` sends it, and building takes longer than the database's answer.
 _photos, _embeddings = Photo.__table__.c, Embedding.__table__.c
-_KEPT_EMBEDDINGS = select(_embeddings.task_id, _photos.url, _embeddings.vector).where(
-    _photos.project_id == _embeddings.project_id,
-    _photos.task_id == _embeddings.task_id,
-    _embeddings.project_id == bindparam("project_id"),
-    _embeddings.encoder_id == bindparam("encoder_id"),
-    _embeddings.task_id.in_(bindparam("task_ids", expanding=True)),
+_KEPT_PHOTOS = (
+    select(_photos.task_id, _photos.url, _photos.side, _embeddings.vector)
+    .select_from(
+        Photo.__table__.outerjoin(
+            Embedding.__table__,
+            and_(
+                _embeddings.project_id == _photos.project_id,
+                _embeddings.task_id == _photos.task_id,
+                _embeddings.encoder_id == bindparam("encoder_id"),
+            ),
+        )
+    )
+    .where(
+        _photos.project_id == bindparam("project_id"),
+        _photos.task_id.in_(bindparam("task_ids", expanding=True)),
+    )
 )
 
 T = TypeVar("T")
@@ -44,6 +55,31 @@ class TaskMirror:
     predictions: Sequence[PredictionRow]
     source: str | None = None
     car: str | None = None
+
+
+@dataclass(frozen=True)
+class KeptPhoto:
+    """What is kept of a photo for predictions.
+
+    Attributes:
+        url: address of the photo that was embedded.
+        split: None for a photo that has none yet.
+        embedding: ``(D,)`` under the encoder that was asked for; None if there is none.
+    """
+
+    url: str
+    split: str | None
+    embedding: npt.NDArray[np.float32] | None
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DatabaseError as error:
+        raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
 
 
 class Store:
@@ -69,13 +105,14 @@ class Store:
         Raises:
             StoreError: the database is not there any more, locked for too long, or its disk is full.
         """
-        try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except IntegrityError:
-            raise
-        except DatabaseError as error:
-            raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
+        with _store_errors(), Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _connection(self) -> Iterator[SqlConnection]:
+        """A connection to read from: for queries so frequent that a session's own work counts."""
+        with _store_errors(), self._engine.connect() as connection:
+            yield connection
 
     # Projects
 
@@ -196,17 +233,6 @@ class Store:
                 for ids in _chunks(task_ids)
                 for task_id, url in session.execute(
                     select(Photo.task_id, Photo.url).where(_are(Photo, project_id, ids))
-                )
-            }
-
-    def splits(self, project_id: int, task_ids: Sequence[int]) -> dict[int, str | None]:
-        """Task id -> split, of those of the tasks that are known; None for a photo that has none yet."""
-        with self.session() as session:
-            return {
-                task_id: side
-                for ids in _chunks(task_ids)
-                for task_id, side in session.execute(
-                    select(Photo.task_id, Photo.side).where(_are(Photo, project_id, ids))
                 )
             }
 
@@ -341,24 +367,14 @@ class Store:
         with self.session() as session:
             return set(session.scalars(query))
 
-    def embeddings_by_task(
-        self, project_id: int, encoder_id: str, urls: Mapping[int, str]
-    ) -> dict[int, npt.NDArray[np.float32]]:
-        """Stored embeddings of the given tasks, where the photo's address is still the same.
-
-        Args:
-            urls: task id -> photo address as Label Studio now has it.
-
-        Returns:
-            task id -> ``(D,)``; tasks without a stored embedding are absent.
-        """
+    def kept_photos(self, project_id: int, encoder_id: str, task_ids: Sequence[int]) -> dict[int, KeptPhoto]:
+        """Task id -> what is kept of its photo, of those of the tasks that are known; see `known_photos`."""
         found = {}
-        for ids in _chunks(list(urls)):
+        for ids in _chunks(task_ids):
             wanted = {"project_id": project_id, "encoder_id": encoder_id, "task_ids": ids}
-            with self.session() as session:
-                for task_id, url, vector in session.connection().execute(_KEPT_EMBEDDINGS, wanted):
-                    if url == urls[task_id]:
-                        found[task_id] = np.frombuffer(vector, dtype=EMBEDDING_DTYPE).astype(np.float32)
+            with self._connection() as connection:
+                for task_id, url, split, vector in connection.execute(_KEPT_PHOTOS, wanted):
+                    found[task_id] = KeptPhoto(url, split, None if vector is None else _unpacked(vector))
         return found
 
     def update_photos(self, project_id: int, changes: Iterable[Mapping[str, Any]]) -> None:
@@ -373,6 +389,10 @@ class Store:
                         .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
                         .values(values)
                     )
+
+
+def _unpacked(vector: bytes) -> npt.NDArray[np.float32]:
+    return np.frombuffer(vector, dtype=EMBEDDING_DTYPE).astype(np.float32)
 
 
 def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:

@@ -11,14 +11,13 @@ import numpy as np
 
 from backend.label_studio.answers import read_id, read_object, read_objects
 from backend.label_studio.client import LabelStudioApi
+from backend.photo_pipeline import FETCHES_PER_REQUEST
 from backend.services import Services
 from carcond.errors import EncoderError, PhotoFetchError, UnreadableImageError
 from carcond.model.encoder import Encoder
 
 _PAGE = 20
 _TRIED = 6
-# As many are fetched at once by `backend.loop.embedding`.
-_FETCHERS = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def sample_photos(services: Services, project_id: int, image_key: str, task_coun
         except PhotoFetchError as error:
             problems[task_id] = str(error)
             closed |= {task_id: error.host} if error.host else {}
-    fetching = (time.monotonic() - began) / max(1, len(chosen)) / _FETCHERS
+    fetching = (time.monotonic() - began) / max(1, len(chosen)) / FETCHES_PER_REQUEST
     encoder, encoder_problem = _encoder(services)
     embedding = _time_encoder(encoder, services.settings.max_photo_pixels, photos, problems) if encoder else None
     return PhotoSample(

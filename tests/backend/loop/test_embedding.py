@@ -1,14 +1,16 @@
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
-from backend.loop import embedding
+from backend.label_studio.photo_fetcher import PhotoFetcher
 from backend.loop.embedding import embed_new_photos, look_at_kept_photos
 from backend.services import Services
+from carcond.arrays import FloatArray
 from carcond.data.images import hamming
-from carcond.model.encoder import find_encoder
+from carcond.errors import EncoderError
+from carcond.model.encoder import BATCH_SIZE, find_encoder
 from carcond.store.store import TaskMirror
 from carcond.store.tables import Photo
 from tests.backend.drawings import draw_photo
@@ -61,6 +63,41 @@ def test_each_photo_is_embedded_as_the_encoder_sees_it(services: Services, serve
     assert ids.tolist() == list(range(1, 21))
     np.testing.assert_allclose(kept, [encoder.embed_photo(p, 10**6) for p in pictures], rtol=2e-3, atol=1e-4)
     assert all(photo.phash and photo.problem is None for photo in photos(services))
+
+
+def test_the_next_batch_is_fetched_while_one_is_encoded(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers |= {f"/data/{i}.jpg": Reply(draw_photo(i)) for i in range(3 * BATCH_SIZE)}
+    import_photos(services, [f"/data/{i}.jpg" for i in range(3 * BATCH_SIZE)])
+    encoder = services.encoder(services.encoder_id())
+    encode, fetched = encoder.embed, []
+
+    def slow_embed(pixels: FloatArray) -> FloatArray:
+        deadline = time.monotonic() + 10
+        while len(server.requests) < 2 * BATCH_SIZE and time.monotonic() < deadline:
+            time.sleep(0.01)
+        fetched.append(len(server.requests))
+        return encode(pixels)
+
+    monkeypatch.setattr(encoder, "embed", slow_embed)
+    assert embed() == 0
+    assert fetched[0] == 2 * BATCH_SIZE
+
+
+def test_an_encoder_that_fails_is_not_held_against_the_photos(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/data/a.jpg"] = Reply(draw_photo(1))
+    import_photos(services, ["/data/a.jpg"])
+
+    def broken(_: FloatArray) -> FloatArray:
+        raise EncoderError("out of memory")
+
+    monkeypatch.setattr(services.encoder(services.encoder_id()), "embed", broken)
+    with pytest.raises(EncoderError, match="out of memory"):
+        embed()
+    assert photos(services)[0].problem is None
 
 
 def test_an_embedded_photo_is_not_fetched_again(services: Services, server: HttpServer, embed: Embed) -> None:
@@ -132,14 +169,14 @@ def test_a_photo_with_which_a_worker_dies_holds_up_no_other_and_no_later_turn(
     now = 1_000_000.0
     monkeypatch.setattr("backend.loop.embedding.time.time", lambda: now)
 
-    see = embedding._see
+    fetch = PhotoFetcher.fetch
 
-    def see_or_die(*arguments: Any) -> embedding.SeenPhoto:
-        if arguments[-1].url == "/data/3.jpg":
+    def fetch_or_die(fetcher: PhotoFetcher, url: str) -> bytes:
+        if url == "/data/3.jpg":
             raise WorkerKilledError
-        return see(*arguments)
+        return fetch(fetcher, url)
 
-    monkeypatch.setattr(embedding, "_see", see_or_die)
+    monkeypatch.setattr(PhotoFetcher, "fetch", fetch_or_die)
     with pytest.raises(WorkerKilledError):
         embed()
     assert embedded(services) == []
@@ -154,7 +191,7 @@ def test_a_photo_with_which_a_worker_dies_holds_up_no_other_and_no_later_turn(
     now += 45
     assert embed() == 0
     now += 20
-    monkeypatch.setattr(embedding, "_see", see)
+    monkeypatch.setattr(PhotoFetcher, "fetch", fetch)
     assert embed() == 0
     assert len(embedded(services)) == 20
     assert {(photo.failures, photo.retry_at) for photo in photos(services)} == {(0, 0.0)}

@@ -341,18 +341,36 @@ def test_a_project_without_embeddings_gives_empty_arrays(store: Store) -> None:
     assert embeddings.shape == (0, 0)
 
 
-def test_kept_embeddings_are_found_by_task_where_the_address_is_the_same(store: Store) -> None:
+def test_what_is_kept_of_photos_is_found_by_task(store: Store) -> None:
     store.mirror_tasks(PROJECT, [task(1, "a"), task(2, "b"), task(3, "c")])
     store.put_embeddings(PROJECT, "tiny", {1: vector(1), 2: vector(2)})
-    found = store.embeddings_by_task(PROJECT, "tiny", {1: "a", 2: "changed", 3: "c", 99: "d"})
-    assert list(found) == [1]
-    np.testing.assert_array_equal(found[1], vector(1))
+    store.put_embeddings(PROJECT, "other", {3: vector(3)})
+    store.update_photos(PROJECT, [{"task_id": 1, "side": TRAIN}, {"task_id": 2, "side": HOLDOUT}])
+    found = store.kept_photos(PROJECT, "tiny", [3, 2, 1, 99])
+    assert {i: (photo.url, photo.split) for i, photo in found.items()} == {
+        1: ("a", TRAIN),
+        2: ("b", HOLDOUT),
+        3: ("c", None),
+    }
+    np.testing.assert_array_equal(found[1].embedding, vector(1))
+    np.testing.assert_array_equal(found[2].embedding, vector(2))
+    assert found[3].embedding is None
+    assert store.kept_photos(PROJECT + 1, "tiny", [1]) == {}
+    assert store.kept_photos(PROJECT, "tiny", []) == {}
 
 
-def test_more_embeddings_than_fit_into_one_statement_are_found_by_task(store: Store) -> None:
+def test_more_photos_than_fit_into_one_statement_are_found_by_task(store: Store) -> None:
     store.mirror_tasks(PROJECT, [task(i, "a") for i in range(1, 702)])
     store.put_embeddings(PROJECT, "tiny", {i: vector(i) for i in range(1, 702)})
-    assert len(store.embeddings_by_task(PROJECT, "tiny", dict.fromkeys(range(1, 702), "a"))) == 701
+    found = store.kept_photos(PROJECT, "tiny", range(1, 702))
+    assert sum(photo.embedding is not None for photo in found.values()) == 701
+
+
+def test_photos_cannot_be_looked_up_in_a_store_without_tables(store: Store) -> None:
+    with store.session() as session:
+        session.connection().exec_driver_sql("DROP TABLE photo")
+    with pytest.raises(StoreError, match="cannot be read or written"):
+        store.kept_photos(PROJECT, "tiny", [1])
 
 
 # Changes of photos
@@ -451,10 +469,3 @@ def test_a_traceback_does_not_hold_what_was_to_be_written(store: Store) -> None:
     told = "".join(traceback.format_exception(caught.value))
     assert "INSERT INTO photo" in told
     assert "0a1b" not in told
-
-
-def test_splits_are_those_of_known_tasks(store: Store) -> None:
-    store.mirror_tasks(PROJECT, [task(1), task(2), task(3)])
-    store.update_photos(PROJECT, [{"task_id": 1, "side": TRAIN}, {"task_id": 2, "side": HOLDOUT}])
-    assert store.splits(PROJECT, [3, 2, 1, 99]) == {1: TRAIN, 2: HOLDOUT, 3: None}
-    assert store.splits(PROJECT + 1, [1]) == {}
