@@ -12,6 +12,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from carcond.errors import StoreError
+from carcond.store.changes import ChangeReader, give_number, next_number, read_changes
 from carcond.store.database import open_database, reason
 from carcond.store.tables import AnnotationRow, Connection, Embedding, OpenTask, Photo, PredictionRow, Project
 
@@ -74,6 +75,25 @@ class Store:
                 yield session
         except IntegrityError:
             raise
+        except DatabaseError as error:
+            raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
+
+    @contextmanager
+    def _numbered(self, project_id: int) -> Iterator[tuple[Session, int]]:
+        """A transaction that changes photos, their embeddings or predictions, and the number of its changes."""
+        with self.session() as session:
+            yield session, next_number(session, project_id)
+
+    @contextmanager
+    def changes(self, project_id: int) -> Iterator[ChangeReader]:
+        """One moment of a project's photos, and which of them changed since another.
+
+        Raises:
+            StoreError: as `session`.
+        """
+        try:
+            with read_changes(self._engine, project_id) as reader:
+                yield reader
         except DatabaseError as error:
             raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
 
@@ -143,20 +163,20 @@ class Store:
         latest = {task.task_id: task for task in tasks}
         for chunk in _chunks(list(latest.values())):
             ids = [task.task_id for task in chunk]
-            with self.session() as session:
+            with self._numbered(project_id) as (session, number):
                 known = {p.task_id: p for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))}
                 for table in (AnnotationRow, PredictionRow):
                     session.execute(delete(table).where(_are(table, project_id, ids)))
                 for task in chunk:
-                    self._mirror_photo(session, project_id, known.get(task.task_id), task)
+                    self._mirror_photo(session, project_id, known.get(task.task_id), task, number)
                     session.add_all([*task.annotations, *task.predictions])
 
     @staticmethod
-    def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror) -> None:
+    def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror, number: int) -> None:
         if photo is None:
             photo = Photo(project_id=project_id, task_id=task.task_id, url=task.url)
             session.add(photo)
-        photo.gone, photo.source, photo.car = False, task.source, task.car
+        photo.gone, photo.source, photo.car, photo.change = False, task.source, task.car, number
         if photo.url != task.url:
             # Another picture: its embedding is stale, but its split stays.
             photo.url, photo.problem, photo.phash = task.url, None, None
@@ -167,11 +187,11 @@ class Store:
 
     def mark_gone(self, project_id: int, present: set[int]) -> int:
         """Mark photos whose tasks were deleted, and drop their labels. Returns the number of photos."""
-        with self.session() as session:
+        with self._numbered(project_id) as (session, number):
             rows = session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone))
             gone = [task_id for task_id in rows if task_id not in present]
             for ids in _chunks(gone):
-                session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True))
+                session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True, change=number))
                 for table in (AnnotationRow, PredictionRow):
                     session.execute(delete(table).where(_are(table, project_id, ids)))
         return len(gone)
@@ -272,17 +292,17 @@ class Store:
 
     def put_prediction(self, row: PredictionRow) -> None:
         """Mirror a prediction that has just been written."""
-        with self.session() as session:
+        with self._numbered(row.project_id) as (session, number):
             session.merge(row)
+            give_number(session, row.project_id, [row.task_id], number)
 
     def drop_prediction(self, project_id: int, prediction_id: int) -> None:
         """Mirror a prediction's removal."""
-        with self.session() as session:
-            session.execute(
-                delete(PredictionRow).where(
-                    PredictionRow.project_id == project_id, PredictionRow.prediction_id == prediction_id
-                )
-            )
+        with self._numbered(project_id) as (session, number):
+            row = session.get(PredictionRow, (project_id, prediction_id))
+            if row:
+                session.delete(row)
+                give_number(session, project_id, [row.task_id], number)
 
     # Pages that people have open
 
@@ -312,7 +332,8 @@ class Store:
 
     def put_embeddings(self, project_id: int, encoder_id: str, vectors: Mapping[int, npt.NDArray[np.float32]]) -> None:
         """Keep embeddings: task id -> (D,)."""
-        with self.session() as session:
+        with self._numbered(project_id) as (session, number):
+            give_number(session, project_id, list(vectors), number)
             for task_id, vector in vectors.items():
                 packed = vector.astype(EMBEDDING_DTYPE).tobytes()
                 session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
@@ -363,15 +384,15 @@ class Store:
 
     def update_photos(self, project_id: int, changes: Iterable[Mapping[str, Any]]) -> None:
         """Change columns of photos: each mapping has `task_id` and the columns to set."""
-        rows = [{"project_id": project_id, **change} for change in changes]
+        rows = list(changes)
         if rows:
-            with self.session() as session:
+            with self._numbered(project_id) as (session, number):
                 for row in rows:
-                    values = {key: value for key, value in row.items() if key not in ("project_id", "task_id")}
+                    values = {key: value for key, value in row.items() if key != "task_id"}
                     session.execute(
                         update(Photo)
                         .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
-                        .values(values)
+                        .values(**values, change=number)
                     )
 
 
