@@ -5,6 +5,7 @@ from threading import Lock
 
 from backend.label_studio.client import LabelStudioApi
 from backend.label_studio.photo_fetcher import PhotoFetcher
+from backend.pool.cache import PoolCache
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder
 from carcond.registry.object_store import ModelMirror
 from carcond.registry.promotions import Promotion
@@ -85,6 +86,11 @@ class Services:
         prune(self.registry(project_id))
         if self.mirror:
             self.mirror.prune(project_id)
+
+    def pool(self, project_id: int, encoder_id: str) -> PoolCache:
+        """A project's photos with their embeddings by an encoder."""
+        directory = self.settings.models_dir / "cache" / "pools" / str(project_id) / encoder_id
+        return PoolCache(self.store, project_id, encoder_id, directory)
 
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""

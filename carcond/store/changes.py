@@ -25,12 +25,12 @@ _LARGEST_STEP = 1 << 16
 _MODULUS = 1_000_003
 # SQLite accepts a limited number of variables in one statement.
 _CHUNK = 500
+# Photos that are read at a time.
+_PART = 10_000
 
 _photo, _embedding, _prediction = Photo.__table__.c, Embedding.__table__.c, PredictionRow.__table__.c
 _PHOTOS = (
-    select(
-        _photo.task_id, _photo.change, _photo.photo_group, _photo.side, _photo.drawn, _photo.gone, _photo.problem
-    )
+    select(_photo.task_id, _photo.change, _photo.photo_group, _photo.side, _photo.drawn, _photo.gone, _photo.problem)
     .where(_photo.project_id == bindparam("project_id"), _photo.change > bindparam("since"))
     .order_by(_photo.task_id)
 )
@@ -126,19 +126,21 @@ class ChangeReader:
         count, total = self._connection.execute(query.where(Photo.project_id == self._project_id)).one()
         return int(count), int(total)
 
-    def photos(self, since: int) -> PhotoRows:
-        """Photos whose last change has a greater number, the deleted ones too."""
-        rows = self._connection.execute(_PHOTOS, {"project_id": self._project_id, "since": since}).all()
-        task_ids, changes, groups, sides, drawn, gone, problems = zip(*rows, strict=True) if rows else ((),) * 7
-        return PhotoRows(
-            np.array(task_ids, dtype=np.int64),
-            np.array(changes, dtype=np.int64),
-            np.array([-1 if group is None else group for group in groups], dtype=np.int64),
-            sides,
-            np.array(drawn, dtype=np.bool_),
-            np.array(gone, dtype=np.bool_),
-            np.array([problem is not None for problem in problems], dtype=np.bool_),
-        )
+    def photos(self, since: int) -> Iterator[PhotoRows]:
+        """Photos whose last change has a greater number, the deleted ones too, in order of task id, part by part."""
+        query = _PHOTOS.execution_options(yield_per=_PART)
+        rows = self._connection.execute(query, {"project_id": self._project_id, "since": since})
+        for part in rows.partitions():
+            task_ids, changes, groups, sides, drawn, gone, problems = zip(*part, strict=True)
+            yield PhotoRows(
+                np.array(task_ids, dtype=np.int64),
+                np.array(changes, dtype=np.int64),
+                np.array([-1 if group is None else group for group in groups], dtype=np.int64),
+                sides,
+                np.array(drawn, dtype=np.bool_),
+                np.array(gone, dtype=np.bool_),
+                np.array([problem is not None for problem in problems], dtype=np.bool_),
+            )
 
     def predictions(self, task_ids: IntArray) -> PredictionRows:
         """Predictions of some tasks."""
@@ -174,7 +176,7 @@ def read_changes(engine: Engine, project_id: int) -> Iterator[ChangeReader]:
     """One moment of a project's photos, whatever is written meanwhile."""
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
-            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            connection.execution_options(isolation_level="REPEATABLE READ")
         else:
             connection.exec_driver_sql("BEGIN")  # Python's driver begins one only before a write
         yield ChangeReader(connection, project_id)

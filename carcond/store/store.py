@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, and_, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -202,6 +202,16 @@ class Store:
             query = select(Photo).where(Photo.project_id == project_id, ~Photo.gone).order_by(Photo.task_id)
             return list(session.scalars(query))
 
+    def photos_of(self, project_id: int, task_ids: Sequence[int]) -> list[Photo]:
+        """Some photos, those that are known, in order of task id."""
+        with self.session() as session:
+            found = [
+                p
+                for ids in _chunks(task_ids)
+                for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))
+            ]
+        return sorted(found, key=lambda photo: photo.task_id)
+
     def photo_count(self, project_id: int) -> int:
         """Number of photos in Label Studio, by the store."""
         with self.session() as session:
@@ -338,6 +348,19 @@ class Store:
                 packed = vector.astype(EMBEDDING_DTYPE).tobytes()
                 session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
 
+    def embeddings_of(
+        self, project_id: int, encoder_id: str, task_ids: Sequence[int]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Stored embeddings of some photos, as `embeddings` returns all."""
+        query = select(Embedding.task_id, Embedding.vector).where(Embedding.encoder_id == encoder_id)
+        with self.session() as session:
+            rows = [
+                row
+                for ids in _chunks(task_ids)
+                for row in session.execute(query.where(_are(Embedding, project_id, ids))).all()
+            ]
+        return _matrix(sorted(rows))
+
     def embeddings(self, project_id: int, encoder_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """All stored embeddings of photos still in Label Studio.
 
@@ -351,10 +374,12 @@ class Store:
             .order_by(Embedding.task_id)
         )
         with self.session() as session:
-            rows = session.execute(query).all()
-        ids = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
-        return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
+            return _matrix(session.execute(query).all())
+
+    def task_ids(self, project_id: int) -> set[int]:
+        """Ids of all photos that are still in Label Studio."""
+        with self.session() as session:
+            return set(session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone)))
 
     def embedded(self, project_id: int, encoder_id: str) -> set[int]:
         """Task ids with a stored embedding."""
@@ -394,6 +419,12 @@ class Store:
                         .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
                         .values(**values, change=number)
                     )
+
+
+def _matrix(rows: Sequence[Row[tuple[int, bytes]]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    ids = np.array([row[0] for row in rows], dtype=np.int64)
+    matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
+    return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
 
 
 def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:
