@@ -106,7 +106,8 @@ class PoolCache:
         for ids, halves in reader.embeddings(self._encoder_id, task_ids):
             at = np.searchsorted(task_ids, ids)
             same = before[at] != NONE
-            same[same] = (embeddings.rows(before[at][same]) == halves[same]).all(axis=1)
+            if same.any():
+                same[same] = (embeddings.rows(before[at[same]]) == halves[same]).all(axis=1)
             places[at[same]] = before[at[same]]
             places[at[~same]] = embeddings.count + np.arange(int((~same).sum()))
             if not same.all():

@@ -99,7 +99,8 @@ class PoolFiles:
     def load(self) -> KeptPool | None:
         """Read what `publish` wrote last; None when there is nothing, or nothing that can be read."""
         try:
-            with np.load(self._directory / _FACTS, allow_pickle=False) as archive:
+            # Not by its name: numpy would leave a file open that is no archive.
+            with (self._directory / _FACTS).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = dict(archive)
             header = json.loads(str(arrays.pop("header")))
             size = (self._directory / header["embeddings"]).stat().st_size if header["count"] else 0

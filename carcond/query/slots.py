@@ -158,7 +158,7 @@ def _cluster(embeddings: Embeddings, count: int, seed: int) -> tuple[IntArray, F
     """k-means: cluster numbers ``(N,)`` and squared distances to the own centroid ``(N,)``."""
     from sklearn.cluster import KMeans  # noqa: PLC0415 - the web process selects nothing
 
-    chosen = np.arange(len(embeddings))
+    chosen: IntArray = np.arange(len(embeddings))
     if len(embeddings) > _CLUSTERING_SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(embeddings), _CLUSTERING_SAMPLE, replace=False)
     sample = embeddings[chosen]

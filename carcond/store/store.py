@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, select, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -359,7 +359,7 @@ class Store:
                 for ids in _chunks(task_ids)
                 for row in session.execute(query.where(_are(Embedding, project_id, ids))).all()
             ]
-        return _matrix(sorted(rows))
+        return _matrix(sorted((task_id, vector) for task_id, vector in rows))
 
     def embeddings(self, project_id: int, encoder_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """All stored embeddings of photos still in Label Studio.
@@ -374,7 +374,7 @@ class Store:
             .order_by(Embedding.task_id)
         )
         with self.session() as session:
-            return _matrix(session.execute(query).all())
+            return _matrix([(task_id, vector) for task_id, vector in session.execute(query)])
 
     def task_ids(self, project_id: int) -> set[int]:
         """Ids of all photos that are still in Label Studio."""
@@ -421,7 +421,7 @@ class Store:
                     )
 
 
-def _matrix(rows: Sequence[Row[tuple[int, bytes]]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _matrix(rows: Sequence[tuple[int, bytes]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     ids = np.array([row[0] for row in rows], dtype=np.int64)
     matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
     return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
