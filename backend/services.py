@@ -1,6 +1,9 @@
 """Services of a process: settings, store, registries, encoders, and the client of Label Studio."""
 
+import shutil
+from collections.abc import Collection
 from functools import cache, cached_property, partial
+from pathlib import Path
 from threading import Lock
 
 from backend.label_studio.client import LabelStudioApi
@@ -89,8 +92,22 @@ class Services:
 
     def pool(self, project_id: int, encoder_id: str) -> PoolCache:
         """A project's photos with their embeddings by an encoder."""
-        directory = self.settings.models_dir / "cache" / "pools" / str(project_id) / encoder_id
-        return PoolCache(self.store, project_id, encoder_id, directory)
+        return PoolCache(self.store, project_id, encoder_id, self._pools_dir(project_id) / encoder_id)
+
+    def remove_pools(self, project_id: int, kept: Collection[str]) -> None:
+        """Remove the files of a project's photos by encoders that are not in use.
+
+        Args:
+            project_id: of the photos.
+            kept: ids of the encoders in use.
+        """
+        directory = self._pools_dir(project_id)
+        for folder in directory.iterdir() if directory.is_dir() else ():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _pools_dir(self, project_id: int) -> Path:
+        return self.settings.models_dir / "cache" / "pools" / str(project_id)
 
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""

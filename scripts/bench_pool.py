@@ -28,8 +28,10 @@ from backend.label_studio.client import (
 )
 from backend.loop.turn import Loop
 from backend.services import Services
+from carcond.arrays import FloatArray, IntArray
 from carcond.data.split import HOLDOUT, TRAIN
-from carcond.model.encoder import ONNX_NAME, encoders_dir
+from carcond.model.encoder import encoders_dir
+from carcond.model.encoder_card import ONNX_NAME
 from carcond.settings import Settings
 from carcond.store.store import Store
 from carcond.store.tables import AnnotationRow, Embedding, Photo, PoolChange, PredictionRow
@@ -48,7 +50,7 @@ _CONFIG = (
 )
 _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _NEW_LABELS = 5
-_PRELOADED = ("sklearn.linear_model", "sklearn.cluster", "scipy.optimize", "scipy.special")
+_PRELOADED = ("imagehash", "scipy.optimize", "sklearn.cluster", "sklearn.linear_model", "sklearn.metrics")
 _PART = 5_000
 _STAGES = ("read", "embed", "refit", "rank", "publish", "prune")
 
@@ -247,10 +249,11 @@ def _fill(settings: Settings, photos: int, dimension: int, labels: int) -> None:
     store.mark_read(_PROJECT, _BEGAN.isoformat().replace("+00:00", "Z"), _CONFIG)
     generator = np.random.default_rng(0)
     directions = generator.standard_normal((6, dimension), dtype=np.float32)
+    noise = generator.standard_normal((min(photos, _PART), dimension), dtype=np.float32)
     for start in range(0, photos, _PART):
         ids = np.arange(start + 1, min(start + _PART, photos) + 1)
         kinds = generator.integers(6, size=len(ids))
-        vectors = generator.standard_normal((len(ids), dimension), dtype=np.float32) + 0.2 * directions[kinds]
+        vectors = noise[generator.permutation(len(noise))[: len(ids)]] + 0.2 * directions[kinds]
         _write_part(store, ids, kinds, np.maximum(vectors, 0), generator, labels)
     with store.session() as session:
         session.add(PoolChange(project_id=_PROJECT, number=1))
@@ -259,20 +262,21 @@ def _fill(settings: Settings, photos: int, dimension: int, labels: int) -> None:
 
 def _write_part(
     store: Store,
-    ids: np.ndarray[Any, np.dtype[np.int64]],
-    kinds: np.ndarray[Any, np.dtype[np.int64]],
-    vectors: np.ndarray[Any, np.dtype[np.float32]],
+    ids: IntArray,
+    kinds: IntArray,
+    vectors: FloatArray,
     generator: np.random.Generator,
     labels: int,
 ) -> None:
-    halves, scores = vectors.astype("<f2"), generator.random(len(ids))
+    packed = [half.tobytes() for half in vectors.astype("<f2")]
+    scores: list[float] = generator.random(len(ids)).tolist()
     rows: dict[type[Photo | Embedding | AnnotationRow | PredictionRow], list[dict[str, Any]]] = {
         Photo: [],
         Embedding: [],
         AnnotationRow: [],
         PredictionRow: [],
     }
-    for task_id, kind, half, score in zip(ids.tolist(), kinds.tolist(), halves, scores.tolist(), strict=True):
+    for task_id, kind, vector, score in zip(ids.tolist(), kinds.tolist(), packed, scores, strict=True):
         of_task = {"project_id": _PROJECT, "task_id": task_id}
         held = task_id % 10 == 0
         rows[Photo].append(
@@ -289,7 +293,7 @@ def _write_part(
                 "change": 1,
             }
         )
-        rows[Embedding].append(of_task | {"encoder_id": _ENCODER, "vector": half.tobytes()})
+        rows[Embedding].append(of_task | {"encoder_id": _ENCODER, "vector": vector})
         prediction = {"model_version": _VERSION, "score": round(score, 6), "slot": 0 if held else 1 + task_id % 9}
         rows[PredictionRow].append(of_task | {"prediction_id": task_id} | prediction)
         if task_id <= labels:

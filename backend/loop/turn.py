@@ -145,6 +145,7 @@ class Loop:
         moved = np.isin(ranked.rest, beside)
         stale = len(_outdated(ranked, ranked.rest[~moved], snapshot, held, _name(version)))
         self._prune()
+        self._services.remove_pools(self._project_id, {snapshot.encoder_id, candidate})
         watch.lap("prune")
         return TurnReport(
             _name(version),
