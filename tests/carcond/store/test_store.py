@@ -458,3 +458,15 @@ def test_splits_are_those_of_known_tasks(store: Store) -> None:
     store.update_photos(PROJECT, [{"task_id": 1, "side": TRAIN}, {"task_id": 2, "side": HOLDOUT}])
     assert store.splits(PROJECT, [3, 2, 1, 99]) == {1: TRAIN, 2: HOLDOUT, 3: None}
     assert store.splits(PROJECT + 1, [1]) == {}
+
+
+def test_some_photos_and_their_embeddings_are_read_in_order(store: Store) -> None:
+    store.mirror_tasks(PROJECT, [task(i) for i in (3, 1, 2)])
+    store.put_embeddings(PROJECT, "tiny", {1: vector(0.25), 3: vector(0.75)})
+    store.mark_gone(PROJECT, {1, 3})
+    assert [photo.task_id for photo in store.photos_of(PROJECT, [3, 2, 99])] == [2, 3]
+    task_ids, rows = store.embeddings_of(PROJECT, "tiny", [3, 2, 1])
+    assert task_ids.tolist() == [1, 3]
+    np.testing.assert_array_equal(rows, [vector(0.25), vector(0.75)])
+    assert len(store.embeddings_of(PROJECT, "tiny", [])[0]) == 0
+    assert store.task_ids(PROJECT) == {1, 3}
