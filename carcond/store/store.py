@@ -219,7 +219,7 @@ class Store:
             return int(session.scalars(query).one())
 
     def photo_urls(self, project_id: int, task_ids: Sequence[int]) -> dict[int, str]:
-        """Task id -> photo address, of those of the tasks that are known; see `known_photos`."""
+        """Task id -> photo address, of those of the tasks that are known, the deleted ones too."""
         with self.session() as session:
             return {
                 task_id: url
@@ -239,11 +239,6 @@ class Store:
                     select(Photo.task_id, Photo.side).where(_are(Photo, project_id, ids))
                 )
             }
-
-    def known_photos(self, project_id: int) -> list[Photo]:
-        """All photos ever seen, the deleted ones too, in order of task id: groups and splits outlive a task."""
-        with self.session() as session:
-            return list(session.scalars(select(Photo).where(Photo.project_id == project_id).order_by(Photo.task_id)))
 
     def ungrouped_photos(self, project_id: int) -> list[Photo]:
         """Photos with a perceptual hash but without a group, in order of task id."""
@@ -380,12 +375,6 @@ class Store:
         """Ids of all photos that are still in Label Studio."""
         with self.session() as session:
             return set(session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone)))
-
-    def embedded(self, project_id: int, encoder_id: str) -> set[int]:
-        """Task ids with a stored embedding."""
-        query = select(Embedding.task_id).where(Embedding.project_id == project_id, Embedding.encoder_id == encoder_id)
-        with self.session() as session:
-            return set(session.scalars(query))
 
     def embeddings_by_task(
         self, project_id: int, encoder_id: str, urls: Mapping[int, str]

@@ -12,6 +12,7 @@ from carcond.data.annotations import ConsensusLabel
 from carcond.data.split import assign_splits, draw_holdout, split_imported
 from carcond.store.store import Store, TaskMirror
 from carcond.store.tables import PredictionRow
+from tests.known_photos import known_photos
 
 PROJECT = 1
 Labels = dict[int, ConsensusLabel]
@@ -23,7 +24,7 @@ def snapshot(store: Store, folder: Path, labels: Labels) -> Snapshot:
 
 def settle_all(store: Store, labels: Labels) -> None:
     """The three rules over all photos."""
-    photos = store.known_photos(PROJECT)
+    photos = known_photos(store, PROJECT)
     asked = {row.task_id for row in store.predictions(PROJECT)}
     classes = {task_id: label.classes for task_id, label in labels.items()}
     generator = np.random.default_rng((PROJECT, sum(photo.side is not None for photo in photos)))
@@ -34,7 +35,7 @@ def settle_all(store: Store, labels: Labels) -> None:
 
 
 def splits(store: Store) -> list[tuple[int, str | None, bool]]:
-    return [(photo.task_id, photo.side, photo.drawn) for photo in store.known_photos(PROJECT)]
+    return [(photo.task_id, photo.side, photo.drawn) for photo in known_photos(store, PROJECT)]
 
 
 def add(stores: list[Store], task_id: int, group: int | None, *, predicted: bool) -> None:

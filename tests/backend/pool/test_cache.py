@@ -20,6 +20,7 @@ from carcond.registry.version_names import is_ours
 from carcond.store.store import Store, TaskMirror
 from carcond.store.tables import Photo, PredictionRow
 from tests.conftest import DATABASES
+from tests.known_photos import known_photos
 
 PROJECT, ENCODER, DIMENSION = 3, "tiny", 8
 
@@ -71,7 +72,7 @@ def embed(store: Store, *task_ids: int, seed: int = 0, encoder_id: str = ENCODER
 def read(store: Store, folder: Path, encoder_id: str = ENCODER) -> PoolFacts:
     """Read the pool, and compare all of it with the store."""
     facts, positions, embeddings = PoolCache(store, PROJECT, encoder_id, folder).read()
-    photos = store.known_photos(PROJECT)
+    photos = known_photos(store, PROJECT)
     assert facts.task_ids.tolist() == [p.task_id for p in photos]
     assert facts.changes.tolist() == [p.change for p in photos]
     assert facts.groups.tolist() == [NONE if p.group is None else p.group for p in photos]

@@ -17,6 +17,7 @@ def plain_ranking(
     """Queue and rest as rows, and the slots and scores ``(N,)`` of all photos; embeddings are an array."""
     count, labelled = len(pool.unlabelled), int((~pool.unlabelled).sum())
     cold, kept = not probabilities or labelled < settings.cold_start_labels, pool.kept_slots
+    scores: FloatArray
     if cold:
         order = representative_order(pool.embeddings, settings.cold_start_labels, 0)
         order = order[~pool.holdout[order]]

@@ -32,6 +32,12 @@ def prediction(task_id: int, score: float = 0.5) -> PredictionRow:
     )
 
 
+def of_another_project() -> PredictionRow:
+    row = prediction(2)
+    row.project_id = PROJECT + 1
+    return row
+
+
 def number(store: Store) -> int:
     with store.changes(PROJECT) as reader:
         return reader.number()
@@ -53,7 +59,7 @@ def changed(store: Store, since: int) -> list[int]:
         (lambda store: store.put_embeddings(PROJECT, "tiny", {i: np.zeros(4, np.float32) for i in (1, 3)}), [1, 3]),
         (lambda store: store.update_photos(PROJECT, [{"task_id": 2, "side": "train"}]), [2]),
         (lambda store: store.drop_prediction(PROJECT, 99), []),
-        (lambda store: store.put_prediction(PredictionRow(**_OF_ANOTHER)), []),
+        (lambda store: store.put_prediction(of_another_project()), []),
     ],
     ids=["address", "new", "gone", "moved", "dropped", "embedded", "settled", "nothing", "another project"],
 )
@@ -64,16 +70,6 @@ def test_a_change_is_seen_on_its_photos_alone(
     change(store)
     assert changed(store, before) == expected
     assert changed(store, number(store)) == []
-
-
-_OF_ANOTHER = {
-    "project_id": PROJECT + 1,
-    "prediction_id": 50,
-    "task_id": 2,
-    "model_version": "carcond-0001",
-    "score": 0.1,
-    "slot": 1,
-}
 
 
 def test_a_change_that_fails_takes_no_number(store: Store) -> None:

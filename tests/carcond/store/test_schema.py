@@ -17,6 +17,7 @@ from carcond.store import migrations
 from carcond.store.database import open_database
 from carcond.store.store import Store
 from carcond.store.tables import Base
+from tests.known_photos import known_photos
 
 # Written by the program as it was before revisions were counted: one project, four photos, labels, both sides.
 OLD_STORES = Path(__file__).parents[1] / "old_stores"
@@ -119,7 +120,7 @@ def test_a_store_of_an_earlier_release_is_upgraded_and_loses_nothing(url: str, o
         "2026-01-02T03:04:05.000000Z",
         "<View/>",
     )
-    photos = store.known_photos(PROJECT)
+    photos = known_photos(store, PROJECT)
     assert [(p.task_id, p.side, p.drawn, p.group, p.gone) for p in photos] == [
         (1, "train", False, 1, False),
         (2, "holdout", True, 2, False),
