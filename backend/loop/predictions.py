@@ -8,6 +8,7 @@ from backend.label_studio.label_config import LabelBinding
 from backend.loop.explanation_line import Classes, confidence_line, reason_line
 from carcond.arrays import FloatArray, IntArray
 from carcond.model.heads import Heads
+from carcond.model.single_thread import one_core
 from carcond.query.live_queue import Pool, QueueSettings, Reason, rank_pool
 from carcond.settings import Settings
 from carcond.taxonomy import TASK_BY_KEY
@@ -96,8 +97,9 @@ def rank_drafts(
         binding: the words of the project's label config.
         settings: sizes of the queue and its slots.
     """
-    probabilities = heads.probabilities(pool.embeddings) if heads and len(task_ids) else {}
-    return RankedDrafts(task_ids, pool, probabilities, version, binding=binding, settings=settings)
+    with one_core():  # the products of blocks are small: threads would wait for each other
+        probabilities = heads.probabilities(pool.embeddings) if heads and len(task_ids) else {}
+        return RankedDrafts(task_ids, pool, probabilities, version, binding=binding, settings=settings)
 
 
 def is_blank(held_out: bool, draw: float) -> bool:
