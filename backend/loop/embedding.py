@@ -98,7 +98,8 @@ def embed_shard(
 
 def _new_behind(store: Store, project_id: int, encoder_id: str, shard: Shard, waiting: Sequence[Photo]) -> int:
     """Number of new photos that wait behind the first ones."""
-    return unseen_photos(store, project_id, encoder_id, shard) - sum(photo.problem is None for photo in waiting)
+    first = sum(photo.problem is None for photo in waiting)
+    return max(0, unseen_photos(store, project_id, encoder_id, shard) - first)  # other workers embed meanwhile
 
 
 def _embed(
