@@ -1,11 +1,15 @@
 """Services of a process: settings, store, registries, encoders, and the client of Label Studio."""
 
+import shutil
+from collections.abc import Collection
 from functools import cache, cached_property, partial
+from pathlib import Path
 from threading import Lock
 
 from backend.label_studio.client import LabelStudioApi
 from backend.label_studio.photo_fetcher import PhotoFetcher
 from backend.photo_pipeline import PhotoPipeline
+from backend.pool.cache import PoolCache
 from carcond.model.encoder import Encoder, encoder_directory, find_encoder
 from carcond.registry.object_store import ModelMirror
 from carcond.registry.promotions import Promotion
@@ -91,6 +95,25 @@ class Services:
         prune(self.registry(project_id))
         if self.mirror:
             self.mirror.prune(project_id)
+
+    def pool(self, project_id: int, encoder_id: str) -> PoolCache:
+        """A project's photos with their embeddings by an encoder."""
+        return PoolCache(self.store, project_id, encoder_id, self._pools_dir(project_id) / encoder_id)
+
+    def remove_pools(self, project_id: int, kept: Collection[str]) -> None:
+        """Remove the files of a project's photos by encoders that are not in use.
+
+        Args:
+            project_id: of the photos.
+            kept: ids of the encoders in use.
+        """
+        directory = self._pools_dir(project_id)
+        for folder in directory.iterdir() if directory.is_dir() else ():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _pools_dir(self, project_id: int) -> Path:
+        return self.settings.models_dir / "cache" / "pools" / str(project_id)
 
     def registry(self, project_id: int) -> Registry:
         """The model versions of a project."""

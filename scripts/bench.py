@@ -35,6 +35,7 @@ from scripts.bench_figures import figures as bench_figures
 from scripts.bench_labellers import bench_labellers
 from scripts.bench_load import bench_load
 from scripts.bench_loop import bench_loop
+from scripts.bench_pool import bench_pool
 from scripts.bench_predict import bench_predict
 from scripts.bench_refit import bench_refit
 from scripts.bench_rest import bench_rest
@@ -327,6 +328,28 @@ def _time_photos(
     with photo_source(source, photos, _log.print) as found:
         rows = [bench(Workload(found, backbone, sides, rounds)) for sides in each]
     print(json.dumps(rows)) if as_json else _print_rows(title, rows)
+
+
+@app.command()
+def pool(
+    photos: Annotated[str, typer.Option(help="numbers of photos, comma-separated, ascending")] = "10000,100000",
+    dimension: Annotated[int, typer.Option(min=2, help="length of an embedding")] = 1792,
+    labels: Annotated[int, typer.Option(min=0, help="number of labels before the first turn")] = 1000,
+    turns: Annotated[int, typer.Option(min=1, help="number of measured turns of each size")] = 3,
+    database: Annotated[
+        str, typer.Option(help="an empty PostgreSQL database, for one number of photos. Default: SQLite")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a turn costs by the size of the pool, Label Studio's part left out."""
+    sizes = [int(count) for count in photos.split(",")]
+    report = bench_pool(sizes, dimension=dimension, labels=labels, turns=turns, database_url=database, say=_log.print)
+    if as_json:
+        print(json.dumps(report))
+        return
+    _print_rows("A turn", [*report["rows"], {}])
+    if report["exponents"]:
+        _print_rows("Growth exponents", [*report["exponents"], {}])
 
 
 @app.command()

@@ -84,7 +84,7 @@ class Workload:
         began = time.perf_counter()
         embed_new_photos(services, project_id, services.encoder_id(), _UNLIMITED_S, lambda *_: None)
         seconds = time.perf_counter() - began
-        if len(services.store.embedded(project_id, services.encoder_id())) != len(tasks):
+        if len(services.store.embeddings(project_id, services.encoder_id())[0]) != len(tasks):
             raise RuntimeError("expected all photos to be embedded: see the log for what was wrong with them")
         return seconds
 

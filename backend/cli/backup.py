@@ -33,7 +33,9 @@ _REPLACED, _UNFINISHED = "replaced-", "restore-"
 # Links to folders of photos, which stay where they are.
 _PHOTOS = "photos"
 _MODELS = "models"
-_FINETUNING = "finetuning"
+# Fine-tunings under way contain copies of photos, and are useless without Redis, which is not saved. The files of pools
+# are made anew from the store.
+_NOT_SAVED_MODELS: Final = ("finetuning", "cache/pools")
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,14 @@ def _is_saved(path: Path) -> bool:
 def _sources(data_dir: Path) -> Iterator[tuple[str, Path]]:
     roots = {path.name: path for path in _saved(data_dir) if path.name != _PHOTOS}
     roots[_MODELS] = _models_dir(data_dir)
-    # Contains copies of photos, and is useless without Redis, which is not saved.
-    under_way = roots[_MODELS] / _FINETUNING
+    left_out = {roots[_MODELS] / name for name in _NOT_SAVED_MODELS}
     for name, root in roots.items():
         if root.is_file() and not is_sqlite_companion(root):
             yield name, root
         for folder, folders, names in os.walk(root, onerror=_tell_unreadable):
             # Unfinished versions are in hidden folders.
             folders[:] = sorted(
-                each for each in folders if not each.startswith(".") and Path(folder, each) != under_way
+                each for each in folders if not each.startswith(".") and Path(folder, each) not in left_out
             )
             for path in (Path(folder) / each for each in sorted(names)):
                 if path.is_file() and not is_sqlite_companion(path):

@@ -5,16 +5,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from backend.label_studio.photo_fetcher import PhotoFetcher
+from backend.loop.grouping import group_new_photos
+from backend.loop.waiting_photos import ALL, LONGEST_WAIT_S, Shard, unseen_photos, waiting_photos
 from backend.photo_pipeline import FETCHES_PER_REQUEST, EncodedPhoto, PhotoRequest
 from backend.services import Services
 from carcond.arrays import FloatArray
 from carcond.data.images import STATS_SIDE, ImageStats, decode_photo, measure_image
-from carcond.data.near_duplicates import Likeness, assign_groups
 from carcond.errors import CarcondError, PhotoFetchError, UnreadableImageError
 from carcond.model.encoder import BATCH_SIZE
 from carcond.store.store import Store
@@ -26,22 +27,9 @@ logger = logging.getLogger(__name__)
 _BATCHES_AHEAD = 2
 # A photo that cannot be reached, or that killed a worker, must not hold up every turn: retries back off exponentially.
 _FIRST_WAIT_S = 30.0
-_LONGEST_WAIT_S = 3600.0
 
 Progress = Callable[[str, int, int], None]
 """Callback with the name of a stage, its number of items done, and their total."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A part of a project's photos: number `number` of `count`, from 0."""
-
-    number: int
-    count: int
-
-    def holds(self, task_id: int) -> bool:
-        """True if the photo belongs to this shard."""
-        return task_id % self.count == self.number
 
 
 def embed_new_photos(services: Services, project_id: int, encoder_id: str, seconds: float, progress: Progress) -> int:
@@ -54,16 +42,17 @@ def embed_new_photos(services: Services, project_id: int, encoder_id: str, secon
         Number of photos that were never tried; those that could not be reached do not count,
         or turns would follow each other for their sake.
     """
-    _group_new_photos(services.store, project_id)  # a worker may have been killed before it came to that
-    waiting = _waiting(services.store, project_id, encoder_id)
+    group_new_photos(services.store, project_id)  # a worker may have been killed before it came to that
+    waiting = waiting_photos(services.store, project_id, encoder_id)
     if not waiting:
         return 0
+    behind = _new_behind(services.store, project_id, encoder_id, ALL, waiting)
     deadline = time.monotonic() + seconds
     left = _embed(
         services, project_id, encoder_id, waiting, interrupted=lambda: time.monotonic() >= deadline, progress=progress
     )
-    _group_new_photos(services.store, project_id)
-    return left
+    group_new_photos(services.store, project_id)
+    return left + behind
 
 
 def embed_shard(
@@ -88,15 +77,17 @@ def embed_shard(
     Returns:
         Number of photos of the shard that are still to be embedded.
     """
-    waiting = [p for p in _waiting(services.store, project_id, encoder_id) if shard.holds(p.task_id)]
+    waiting = waiting_photos(services.store, project_id, encoder_id, shard)
     if not waiting:
         return 0
-    return _embed(services, project_id, encoder_id, waiting, interrupted=interrupted, progress=progress)
+    behind = _new_behind(services.store, project_id, encoder_id, shard, waiting)
+    return behind + _embed(services, project_id, encoder_id, waiting, interrupted=interrupted, progress=progress)
 
 
-def unseen_photos(store: Store, project_id: int, encoder_id: str) -> int:
-    """Number of photos that an encoder has yet to embed; those that could not be fetched do not count."""
-    return sum(photo.problem is None for photo in _waiting(store, project_id, encoder_id))
+def _new_behind(store: Store, project_id: int, encoder_id: str, shard: Shard, waiting: Sequence[Photo]) -> int:
+    """Number of new photos that wait behind the first ones."""
+    first = sum(photo.problem is None for photo in waiting)
+    return max(0, unseen_photos(store, project_id, encoder_id, shard) - first)  # other workers embed meanwhile
 
 
 def _embed(
@@ -128,24 +119,6 @@ def _embed(
         for _, request in ahead:
             request.close()
     return sum(photo.problem is None for photo in waiting[begun:])
-
-
-def _waiting(store: Store, project_id: int, encoder_id: str) -> list[Photo]:
-    """Photos to embed: new ones first, then those that could not be fetched, then those whose try never ended."""
-    have = store.embedded(project_id, encoder_id)
-    now = time.time()
-    photos = [
-        photo
-        for photo in store.photos(project_id)
-        # Without a hash it would never be put into a group, nor into the split.
-        if (photo.task_id not in have or photo.phash is None) and _is_due(photo.retry_at, now)
-    ]
-    return sorted(photos, key=lambda photo: (_was_cut_short(photo), photo.problem is not None))
-
-
-def _is_due(retry_at: float | None, now: float) -> bool:
-    """True if a photo may be tried again; never for None. Beyond the longest wait, the clock was set back."""
-    return retry_at is not None and not now < retry_at <= now + _LONGEST_WAIT_S
 
 
 def _was_cut_short(photo: Photo) -> bool:
@@ -236,23 +209,4 @@ def _failure(error: PhotoFetchError | UnreadableImageError, failures: int) -> di
 
 def _wait(failures: int) -> float:
     """Seconds until the next try: each time twice as long."""
-    return min(_FIRST_WAIT_S * 2.0 ** (failures - 1), _LONGEST_WAIT_S)
-
-
-def _group_new_photos(store: Store, project_id: int) -> None:
-    """Group photos of the same car and near-duplicates."""
-    new = store.ungrouped_photos(project_id)
-    if not new:
-        return
-    # Deleted photos too: a copy that comes back later belongs to their group.
-    grouped = [p for p in store.known_photos(project_id) if p.group is not None]
-    groups = assign_groups(
-        [_likeness(p) for p in new], [_likeness(p) for p in grouped], [p.group or 0 for p in grouped]
-    )
-    store.update_photos(
-        project_id, [{"task_id": photo.task_id, "group": group} for photo, group in zip(new, groups, strict=True)]
-    )
-
-
-def _likeness(photo: Photo) -> Likeness:
-    return Likeness(int(photo.phash or "0", 16), photo.car)
+    return min(_FIRST_WAIT_S * 2.0 ** (failures - 1), LONGEST_WAIT_S)

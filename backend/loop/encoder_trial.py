@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from backend.loop.embedding import unseen_photos
+from backend.loop.waiting_photos import unseen_photos
 from backend.services import Services
 from carcond.errors import EncoderError, RegistryError
 from carcond.model.encoder import encoder_directory, list_encoders

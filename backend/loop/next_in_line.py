@@ -11,7 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from carcond.registry.registry import is_ours
+import numpy as np
+
+from backend.loop.photo_predictions import PhotoPredictions
+from backend.pool.facts import NONE, HeldPredictions
+from backend.snapshot import Snapshot
 from carcond.store.store import Store
 from carcond.store.tables import AnnotationRow, PredictionRow
 
@@ -24,36 +28,36 @@ _LOCK_TIME = timedelta(days=1)
 _LABELS_AHEAD = 3
 
 
-def open_tasks(
-    store: Store, project_id: int, served_version: str, unlabelled: Collection[int], now: datetime
-) -> set[int]:
+def open_tasks(store: Store, project_id: int, served_version: str, snapshot: Snapshot, now: datetime) -> set[int]:
     """Unlabelled tasks that people may be opening now, or may have open since their newest annotation.
 
     Args:
-        store: its mirror has just been brought up to date. It keeps what each annotator may have open.
+        store: keeps what each annotator may have open.
         project_id: the project.
         served_version: the project's `model_version`.
-        unlabelled: ids of the tasks that can be served.
+        snapshot: has just been taken.
         now: in UTC.
     """
-    annotations = store.annotations(project_id)
-    predictions = [row for row in store.predictions(project_id) if is_ours(row.model_version)]
-    waiting = [row for row in predictions if row.model_version == served_version and row.task_id in unlabelled]
     newest = {
-        annotator: row for annotator, row in _newest(annotations).items() if now - _moment(row.updated_at) < _LOCK_TIME
+        annotator: row
+        for annotator, row in _newest(snapshot.annotations).items()
+        if now - _moment(row.updated_at) < _LOCK_TIME
     }
-    solved = _solved(annotations, predictions, newest)
+    solved = _solved(snapshot.annotations, snapshot.facts.held, newest)
     # Each of the others may hold the lock of a task, and one more may just have been solved.
     width = len(newest) + 1
+    predictions = PhotoPredictions(snapshot.task_ids, snapshot.facts.held)
+    waiting = predictions.first_of_slots(served_version, snapshot.unlabelled, width + _LABELS_AHEAD)
     noted = {row.annotator: row.annotation_id for row in store.open_tasks(project_id)}
     for annotator, row in newest.items():
         if noted.get(annotator) != row.annotation_id:
             served = served_next(waiting, solved[annotator], width, labels=1)
             store.put_open_tasks(project_id, annotator, row.annotation_id, served)
-    held = {row.task_id for row in store.open_tasks(project_id) if row.annotator in newest}
+    held = snapshot.rows({row.task_id for row in store.open_tasks(project_id) if row.annotator in newest})
+    still_open = snapshot.task_ids[held[snapshot.unlabelled[held]]].tolist()
     somebody_new = Solved()
     next_in_line = [served_next(waiting, each, width, _LABELS_AHEAD) for each in (*solved.values(), somebody_new)]
-    return (held & set(unlabelled)).union(*next_in_line)
+    return set(still_open).union(*next_in_line)
 
 
 def served_next(
@@ -62,7 +66,8 @@ def served_next(
     """Ids of the tasks that Label Studio may serve to one annotator.
 
     Args:
-        waiting: predictions of the served version, of unlabelled tasks.
+        waiting: predictions of the served version, of unlabelled tasks: the first `width` + `labels` of each slot, or
+            more.
         solved: slot -> number of tasks that the annotator has solved of it.
         width: number of tasks, in Label Studio's order, of which any may be free to be served.
         labels: number of labels that the annotator may make meanwhile.
@@ -78,18 +83,16 @@ def served_next(
 
 
 def _solved(
-    annotations: Iterable[AnnotationRow], predictions: Iterable[PredictionRow], annotators: Collection[int]
+    annotations: Iterable[AnnotationRow], held: HeldPredictions, annotators: Collection[int]
 ) -> dict[int, Solved]:
     """Solved tasks of each annotator. A task counts for the greatest slot of its predictions, as in Label Studio."""
-    slots: dict[int, int] = {}
-    for row in predictions:
-        if row.slot is not None:
-            slots[row.task_id] = max(slots.get(row.task_id, row.slot), row.slot)
-    tasks = {(row.annotator, row.task_id) for row in annotations}
+    tasks = {(row.annotator, row.task_id) for row in annotations if row.annotator in annotators}
+    task_ids = np.array(sorted({task_id for _, task_id in tasks}), dtype=np.int64)
+    greatest = PhotoPredictions(task_ids, held).greatest_slots
+    slots = {task_id: slot for task_id, slot in zip(task_ids.tolist(), greatest.tolist(), strict=True) if slot != NONE}
     solved = {annotator: Solved() for annotator in annotators}
     for annotator, task_id in tasks:
-        if annotator in solved:
-            solved[annotator][slots.get(task_id)] += 1
+        solved[annotator][slots.get(task_id)] += 1
     return solved
 
 

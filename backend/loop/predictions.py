@@ -1,7 +1,6 @@
 """The unlabelled pool of a project: from heads and embeddings to predictions in queue order."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from backend.label_studio.client import PredictionDraft
@@ -9,6 +8,7 @@ from backend.label_studio.label_config import LabelBinding
 from backend.loop.explanation_line import Classes, confidence_line, reason_line
 from carcond.arrays import FloatArray, IntArray
 from carcond.model.heads import Heads
+from carcond.model.single_thread import one_core
 from carcond.query.live_queue import Pool, QueueSettings, Reason, rank_pool
 from carcond.settings import Settings
 from carcond.taxonomy import TASK_BY_KEY
@@ -17,17 +17,61 @@ BLANK_SHARE = 0.05
 """Share of the photos outside the hold-out that open without chosen answers, so that a blank one gives nothing away."""
 
 
-@dataclass(frozen=True)
 class RankedDrafts:
-    """Predictions for the unlabelled photos.
+    """Predictions for the unlabelled photos, made when they are asked for: few of them are written.
 
     Attributes:
         queue: what should be labelled next, one photo of each slot first.
-        rest: the other photos, most informative first; they stand behind the queue in its slots.
+        rest: rows of the other photos, most informative first; they stand behind the queue in its slots.
     """
 
-    queue: Sequence[PredictionDraft]
-    rest: Sequence[PredictionDraft]
+    def __init__(
+        self,
+        task_ids: IntArray,
+        pool: Pool,
+        probabilities: Mapping[str, FloatArray],
+        version: str,
+        *,
+        binding: LabelBinding,
+        settings: Settings,
+    ) -> None:
+        self._task_ids = task_ids
+        self._pool = pool
+        self._probabilities = probabilities
+        self._version = version
+        self._binding = binding
+        self._min_confidence = settings.prelabel_min_confidence
+        self._ranked = rank_pool(pool, probabilities, queue_settings(settings))
+        positions = self._ranked.positions
+        self.rest = self._ranked.rest
+        placed = self._ranked.queue_slots, self._ranked.queue_scores
+        self.queue: Sequence[PredictionDraft] = self._drafts(positions, *placed, self._ranked.reasons)
+
+    def of_rest(self, rows: IntArray) -> list[PredictionDraft]:
+        """Predictions of some rows of `rest`."""
+        return self._drafts(rows, *self._ranked.place_rest(rows), [None] * len(rows))
+
+    def place_rest(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """Slots and scores of some rows of `rest`, see `carcond.query.live_queue.LiveQueue.place_rest`."""
+        return self._ranked.place_rest(rows)
+
+    def _drafts(
+        self, rows: IntArray, slots: IntArray, scores: FloatArray, reasons: Sequence[Reason | None]
+    ) -> list[PredictionDraft]:
+        classes = chosen_classes({task: p[rows] for task, p in self._probabilities.items()}) or [{}] * len(rows)
+        return [
+            self._draft(row, most_probable, round(score, 6), slot, reason)
+            for row, most_probable, score, slot, reason in zip(
+                rows.tolist(), classes, scores.tolist(), slots.tolist(), reasons, strict=True
+            )
+        ]
+
+    def _draft(self, row: int, classes: Classes, score: float, slot: int, reason: Reason | None) -> PredictionDraft:
+        blank = is_blank(bool(self._pool.holdout[row]), float(self._pool.draws[row]))
+        suggested = suggested_classes(classes, blank, self._min_confidence)
+        result = prediction_result(classes, suggested, self._binding, self._version, reason)
+        hidden = {task: answer for task, answer in classes.items() if task not in suggested}
+        return PredictionDraft(int(self._task_ids[row]), result, score, self._version, slot, hidden)
 
 
 def queue_settings(settings: Settings) -> QueueSettings:
@@ -54,20 +98,9 @@ def rank_drafts(
         binding: the words of the project's label config.
         settings: sizes of the queue and its slots.
     """
-    probabilities = heads.probabilities(pool.embeddings) if heads and len(task_ids) else {}
-    ranked = rank_pool(pool, probabilities, queue_settings(settings))
-    classes = chosen_classes(probabilities) if probabilities else [{}] * len(task_ids)
-
-    def draft(position: int, reason: Reason | None) -> PredictionDraft:
-        score, slot = round(float(ranked.scores[position]), 6), int(ranked.slots[position])
-        blank = is_blank(bool(pool.holdout[position]), float(pool.draws[position]))
-        suggested = suggested_classes(classes[position], blank, settings.prelabel_min_confidence)
-        result = prediction_result(classes[position], suggested, binding, version, reason)
-        hidden = {task: answer for task, answer in classes[position].items() if task not in suggested}
-        return PredictionDraft(int(task_ids[position]), result, score, version, slot, hidden)
-
-    queue = [draft(i, reason) for i, reason in zip(ranked.positions, ranked.reasons, strict=True)]
-    return RankedDrafts(queue, [draft(i, None) for i in ranked.rest])
+    with one_core():  # the products of blocks are small: threads would wait for each other
+        probabilities = heads.probabilities(pool.embeddings) if heads and len(task_ids) else {}
+        return RankedDrafts(task_ids, pool, probabilities, version, binding=binding, settings=settings)
 
 
 def is_blank(held_out: bool, draw: float) -> bool:

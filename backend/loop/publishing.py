@@ -26,7 +26,7 @@ from carcond.store.tables import PredictionRow
 logger = logging.getLogger(__name__)
 
 # Scores are published with six digits.
-_SCORE_TOLERANCE = 5e-7
+SCORE_TOLERANCE = 5e-7
 
 Finish = Callable[[PredictionDraft], PredictionDraft]
 """Completes a draft just before it is written, in several threads: adds slow parts, while other writes wait."""
@@ -159,7 +159,7 @@ def is_current(draft: PredictionDraft, rows: Sequence[PredictionRow], exploratio
         return False
     (row,) = of_version
     has_place = draft.slot == exploration_slot or draft.model_version == COLD_START_VERSION
-    if has_place and abs((row.score or 0.0) - draft.score) > _SCORE_TOLERANCE:
+    if has_place and abs((row.score or 0.0) - draft.score) > SCORE_TOLERANCE:
         return False
     return (row.slot is None) == (draft.slot is None) and (row.slot == exploration_slot) == (
         draft.slot == exploration_slot

@@ -89,7 +89,8 @@ class Refitter:
             snapshot: its labelled photos are assigned to train or hold-out.
             tasks: those that the label config asks for.
         """
-        labelled = labelled_set(snapshot.photos, snapshot.labels, snapshot.task_ids, snapshot.embeddings)
+        photos = self._services.store.photos_of(self._project_id, list(snapshot.labels))
+        labelled = labelled_set(photos, snapshot.labels, *snapshot.labelled_embeddings())
         fingerprint = labelled.fingerprint(snapshot.encoder_id)
         serving = self._registry.current()
         if serving and serving.card.fingerprint == fingerprint:
@@ -224,9 +225,10 @@ class Refitter:
         groups = labelled.groups[labelled.holdout]
         candidate, before = ModelOnHoldout("candidate", heads, embeddings, groups), None
         if other:
-            task_ids, kept = snapshot.task_ids, snapshot.embeddings
+            task_ids, kept = snapshot.labelled_embeddings()
             if other.heads.encoder_id != snapshot.encoder_id:
-                task_ids, kept = self._services.store.embeddings(self._project_id, other.heads.encoder_id)
+                other_id = other.heads.encoder_id
+                task_ids, kept = self._services.store.embeddings_of(self._project_id, other_id, task_ids.tolist())
             position = {task_id: i for i, task_id in enumerate(task_ids.tolist())}
             fitted_on = self._fitted_on(other)
             held = [e.task_id for e, out in zip(labelled.usable, labelled.holdout, strict=True) if out]

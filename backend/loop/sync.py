@@ -52,7 +52,7 @@ def sync_project(
     if store.photo_count(project.id) != project.task_count:
         present = api.task_ids(project.id)
         deleted = store.mark_gone(project.id, present)
-        unseen = present - {photo.task_id for photo in store.photos(project.id)}
+        unseen = present - store.task_ids(project.id)
     if since and (unseen or store.prediction_count(project.id) != project.prediction_count):
         changed = _read(api, store, project, mirror, None)
     return SyncReport(changed, deleted)

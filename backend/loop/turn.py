@@ -4,11 +4,13 @@ A turn can be killed at any point and started again: Label Studio has the labels
 whole or not at all, and predictions are moved in place.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import httpx
 import numpy as np
@@ -16,16 +18,20 @@ import numpy as np
 from backend.label_studio.client import PredictionDraft, ProjectInfo
 from backend.label_studio.label_config import LabelBinding, bind_label_config
 from backend.loop.damage_boxes import DamageBoxes
-from backend.loop.embedding import Progress, embed_new_photos, unseen_photos
+from backend.loop.embedding import Progress, embed_new_photos
 from backend.loop.encoder_trial import candidate_encoder, labels_learnt
 from backend.loop.next_in_line import open_tasks
+from backend.loop.photo_predictions import PhotoPredictions
 from backend.loop.predictions import RankedDrafts, rank_drafts
 from backend.loop.publishing import Publisher, is_current
 from backend.loop.refit import Refitter, hold_pin
+from backend.loop.settling import settle
 from backend.loop.sync import sync_project
+from backend.loop.waiting_photos import unseen_photos
+from backend.pool.facts import NONE
 from backend.services import Services
-from backend.snapshot import Snapshot, model_selected_tasks
-from carcond.data.split import assign_splits, draw_holdout, split_imported
+from backend.snapshot import Snapshot
+from carcond.arrays import IntArray
 from carcond.errors import EncoderError, LabelStudioError, ModelMirrorError, ProjectGoneError, RegistryError
 from carcond.fault_points import reach
 from carcond.query.slots import EXPLORATION_SLOT
@@ -38,8 +44,8 @@ logger = logging.getLogger(__name__)
 # Embedding time budget of one turn; then the photos embedded so far are published, and the next turn continues.
 _EMBEDDING_SECONDS = 20.0
 
-# Our predictions by task id.
-_Stored = Mapping[int, Sequence[PredictionRow]]
+# Number of predictions that a refresh makes at a time.
+_REFRESHED = 200
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,7 @@ class Loop:
         left = self._embed(encoder_id)
         reach("turn.embedded")
         watch.lap("embed")
-        snapshot = self._snapshot(encoder_id)
-        self._settle(snapshot)
+        snapshot = self._settled(encoder_id)
         reach("turn.settled")
         candidate = candidate_encoder(self._services, self._project_id, self._registry.current())
         unseen = unseen_photos(self._store, self._project_id, candidate) if candidate else 0
@@ -124,24 +129,23 @@ class Loop:
         if version and version.heads.encoder_id != snapshot.encoder_id:
             # It has taken over, or somebody has rolled back meanwhile.
             left = self._embed(version.heads.encoder_id)
-            snapshot = self._snapshot(version.heads.encoder_id)
-            self._settle(snapshot)
+            snapshot = self._settled(version.heads.encoder_id)
         watch.lap("refit")
         served = project.model_version
-        opened = open_tasks(self._store, self._project_id, served, snapshot.unlabelled, datetime.now(UTC))
-        stored = self._predictions()
-        ranked = self._rank(snapshot, version, binding, stored, opened)
+        opened = open_tasks(self._store, self._project_id, served, snapshot, datetime.now(UTC))
+        held = PhotoPredictions(snapshot.task_ids, snapshot.facts.held)
+        ranked = self._rank(snapshot, version, binding, held, opened)
         watch.lap("rank")
-        beside = [draft for draft in ranked.rest if draft.task_id in opened]
-        drafts = _not_current([*ranked.queue, *beside], stored)
+        beside = ranked.rest[np.isin(ranked.rest, snapshot.rows(opened))]
+        drafts = self._not_current([*ranked.queue, *ranked.of_rest(beside)])
         self._progress("publishing", 0, len(drafts))
-        self._publisher(snapshot, version, binding).publish(
-            drafts, served_version=served, version=_name(version), beside=opened
-        )
+        self._publisher(version, binding).publish(drafts, served_version=served, version=_name(version), beside=opened)
         reach("turn.published")
         watch.lap("publish")
-        stale = len(_not_current(ranked.rest, self._predictions()))  # as they are after the publish
+        moved = np.isin(ranked.rest, beside)
+        stale = len(_outdated(ranked, ranked.rest[~moved], snapshot, held, _name(version)))
         self._prune()
+        self._services.remove_pools(self._project_id, {snapshot.encoder_id, candidate})
         watch.lap("prune")
         return TurnReport(
             _name(version),
@@ -170,17 +174,26 @@ class Loop:
         _, binding = self._read()
         snapshot = self._snapshot(self._serving_encoder())
         version = self._registry.current()
-        stored = self._predictions()
-        ranked = self._rank(snapshot, version, binding, stored)
-        drafts = _not_current([*ranked.queue, *ranked.rest, *self._unreadable(snapshot, ranked)], stored)
-        drafts.sort(key=lambda draft: _lateness(draft, stored.get(draft.task_id, ())))
-        self._progress("refreshing predictions", 0, len(drafts))
-        left = self._publisher(snapshot, version, binding).refresh(
-            drafts, interrupted, lambda done: self._progress("refreshing predictions", done, len(drafts))
-        )
-        if not left:
-            self._read()  # these writes count as changes: read them now, not in the next turn
-        return left
+        held = PhotoPredictions(snapshot.task_ids, snapshot.facts.held)
+        ranked = self._rank(snapshot, version, binding, held)
+        rest = _outdated(ranked, ranked.rest, snapshot, held, _name(version))
+        explored = snapshot.pool().holdout
+        rest = rest[np.argsort(held.lateness(explored)[rest], kind="stable")]
+        queue, unreadable = self._not_current(ranked.queue), self._not_current(self._unreadable(snapshot, ranked))
+        blocks = (ranked.of_rest(rest[start : start + _REFRESHED]) for start in range(0, len(rest), _REFRESHED))
+        publisher, total = self._publisher(version, binding), len(queue) + len(rest) + len(unreadable)
+        done = 0
+        for drafts in itertools.chain([queue], blocks, [unreadable]):
+            progress = partial(self._report_refresh, total, done)
+            left = publisher.refresh(drafts, interrupted, progress)
+            done += len(drafts) - left
+            if left:
+                return total - done
+        self._read()  # these writes count as changes: read them now, not in the next turn
+        return 0
+
+    def _report_refresh(self, total: int, before: int, written: int) -> None:
+        self._progress("refreshing predictions", before + written, total)
 
     def _unlearned(self, project: ProjectInfo, snapshot: Snapshot) -> int:
         """Labels that are not in the store, and those on embedded photos that no version was fitted or measured on.
@@ -188,7 +201,7 @@ class Loop:
         Before the first version there is none to know, nor are photos that cannot be read or are yet to be embedded.
         """
         unread = max(0, project.labelled_count - self._store.labelled_count(self._project_id))
-        usable = len(snapshot.labels.keys() & set(snapshot.task_ids.tolist()))
+        usable = len(snapshot.rows(snapshot.labels))
         # The newest may be refused, and the labels may be those of the serving one again.
         versions = [version for version in (self._registry.newest(), self._registry.current()) if version]
         known = max((version.card.labels.used for version in versions), default=usable)
@@ -200,12 +213,15 @@ class Loop:
         except (RegistryError, ModelMirrorError) as error:  # the next turn tries again
             logger.error("project %d: %s", self._project_id, error)
 
-    def _publisher(self, snapshot: Snapshot, version: Version | None, binding: LabelBinding) -> Publisher:
+    def _publisher(self, version: Version | None, binding: LabelBinding) -> Publisher:
         boxes = DamageBoxes(self._services, binding, version.heads if version else None)
-        urls = {photo.task_id: photo.url for photo in snapshot.photos}
         connections = self._services.settings.publish_connections
         return Publisher(
-            self._services.api, self._store, self._project_id, connections, lambda draft: boxes.drawn(draft, urls)
+            self._services.api,
+            self._store,
+            self._project_id,
+            connections,
+            lambda draft: boxes.drawn(draft, self._store.photo_urls(self._project_id, [draft.task_id])),
         )
 
     def _read(self) -> tuple[ProjectInfo, LabelBinding]:
@@ -239,61 +255,45 @@ class Loop:
         return version.heads.encoder_id if version else self._services.encoder_id()
 
     def _snapshot(self, encoder_id: str) -> Snapshot:
-        return Snapshot.take(self._store, self._project_id, encoder_id)
+        return Snapshot.take(self._services, self._project_id, encoder_id)
 
-    def _settle(self, snapshot: Snapshot) -> None:
-        """Assign photos that have arrived to train or hold-out, permanently."""
-        asked = model_selected_tasks(self._store, self._project_id)
-        classes = {task_id: label.classes for task_id, label in snapshot.labels.items()}
-        generator = np.random.default_rng((self._project_id, sum(p.side is not None for p in snapshot.photos)))
-        changed = split_imported(snapshot.photos, classes, asked, generator)
-        changed += assign_splits(snapshot.photos, snapshot.labels)
-        changed += draw_holdout(snapshot.photos)
-        self._store.update_photos(
-            self._project_id, [{"task_id": p.task_id, "side": p.side, "drawn": p.drawn} for p in changed]
-        )
+    def _settled(self, encoder_id: str) -> Snapshot:
+        """A snapshot after photos that have arrived are assigned to train or hold-out, permanently."""
+        snapshot = self._snapshot(encoder_id)
+        changed = settle(self._store, self._project_id, snapshot)
+        return self._snapshot(encoder_id) if changed else snapshot
 
     def _rank(
         self,
         snapshot: Snapshot,
         version: Version | None,
         binding: LabelBinding,
-        stored: _Stored,
+        held: PhotoPredictions,
         opened: Collection[int] = (),
     ) -> RankedDrafts:
-        pool, heads = snapshot.pool(self._kept_slots(stored, opened)), version.heads if version else None
-        return rank_drafts(
-            snapshot.task_ids, pool, heads, _name(version), binding=binding, settings=self._services.settings
-        )
+        settings = self._services.settings
+        pool, heads = snapshot.pool(held.kept_slots(opened, settings.slots)), version.heads if version else None
+        return rank_drafts(snapshot.task_ids, pool, heads, _name(version), binding=binding, settings=settings)
 
-    def _kept_slots(self, stored: _Stored, opened: Collection[int]) -> dict[int, int]:
-        """Slots 1..C of tasks that stay in theirs: they have two predictions, or get a second one as `opened` do."""
-        slots = {
-            task_id: max(row.slot or EXPLORATION_SLOT for row in rows)
-            for task_id, rows in stored.items()
-            if len(rows) > 1 or task_id in opened
-        }
-        return {task_id: slot for task_id, slot in slots.items() if 0 < slot <= self._services.settings.slots}
+    def _not_current(self, drafts: Sequence[PredictionDraft]) -> list[PredictionDraft]:
+        """Drafts that Label Studio does not hold yet, as far as the queue is concerned."""
+        ours: dict[int, list[PredictionRow]] = {}
+        for row in self._store.predictions_of(self._project_id, [draft.task_id for draft in drafts]):
+            if is_ours(row.model_version):
+                ours.setdefault(row.task_id, []).append(row)
+        return [draft for draft in drafts if not is_current(draft, ours.get(draft.task_id, ()), EXPLORATION_SLOT)]
 
     def _unreadable(self, snapshot: Snapshot, ranked: RankedDrafts) -> list[PredictionDraft]:
         """Empty predictions for photos that cannot be read, once there is a version to keep them out of the queue."""
         if not ranked.queue or ranked.queue[0].model_version == COLD_START_VERSION:
             return []
-        embedded = set(snapshot.task_ids.tolist())
-        unreadable = [p.task_id for p in snapshot.photos if p.problem and not p.gone and p.task_id not in embedded]
+        facts = snapshot.facts
+        unreadable = facts.task_ids[facts.has_problem & ~facts.gone & (facts.places == NONE)]
         return [
             PredictionDraft(task_id, [], 0.0, COLD_START_VERSION, None)
-            for task_id in unreadable
+            for task_id in unreadable.tolist()
             if task_id not in snapshot.labels
         ]
-
-    def _predictions(self) -> dict[int, list[PredictionRow]]:
-        """Our predictions by task id, as Label Studio holds them."""
-        stored: dict[int, list[PredictionRow]] = {}
-        for row in self._store.predictions(self._project_id):
-            if is_ours(row.model_version):
-                stored.setdefault(row.task_id, []).append(row)
-        return stored
 
 
 class _Stopwatch:
@@ -307,20 +307,15 @@ class _Stopwatch:
         self._began = now
 
 
-def _not_current(drafts: Sequence[PredictionDraft], stored: _Stored) -> list[PredictionDraft]:
-    """Drafts that Label Studio does not hold yet, as far as the queue is concerned."""
-    return [draft for draft in drafts if not is_current(draft, stored.get(draft.task_id, ()), EXPLORATION_SLOT)]
-
-
-def _lateness(draft: PredictionDraft, rows: Sequence[PredictionRow]) -> int:
-    """0 for photos that a refresh moves first.
-
-    First those that were sampled for the hold-out while other slots served them with answers, then those with two
-    predictions: they have been next in line, and a page may have one of them open.
-    """
-    if draft.slot == EXPLORATION_SLOT and any(row.slot != EXPLORATION_SLOT for row in rows):
-        return 0
-    return 1 if len(rows) > 1 else 2
+def _outdated(
+    ranked: RankedDrafts, rows: IntArray, snapshot: Snapshot, held: PhotoPredictions, version: str
+) -> IntArray:
+    """Those of some rows behind the queue of which Label Studio does not hold the prediction yet."""
+    explored = snapshot.pool().holdout
+    with_place = rows if version == COLD_START_VERSION else rows[explored[rows]]
+    scores = np.zeros(len(explored), dtype=np.float32)
+    _, scores[with_place] = ranked.place_rest(with_place)
+    return rows[~held.are_current(version, explored, scores)[rows]]
 
 
 def _name(version: Version | None) -> str:

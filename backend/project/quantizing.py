@@ -127,10 +127,10 @@ class _Attempt:
         Raises:
             EncoderError: there are too few.
         """
-        snapshot = Snapshot.take(self.services.store, self.project_id, self.base.encoder_id)
-        holdout = _holdout_labels(snapshot)
+        snapshot = Snapshot.take(self.services, self.project_id, self.base.encoder_id)
+        holdout = self._holdout_labels(snapshot)
         self._check_labels(holdout)
-        unlabelled = snapshot.unlabelled
+        unlabelled = set(snapshot.task_ids[snapshot.unlabelled].tolist())
         at_random = sorted(snapshot.task_ids.tolist(), key=lambda task_id: photo_draw(self.project_id, task_id))
         unseen = [i for i in at_random if i in holdout] + [i for i in at_random if i in unlabelled]
         # Those that the heads were fitted on cannot be compared, so they are the first to be calibrated on.
@@ -138,7 +138,7 @@ class _Attempt:
         calibrating = (fitted + unseen[::-1])[:CALIBRATION_PHOTOS]
         compared = [i for i in unseen if i not in set(calibrating)][:COMPARED_PHOTOS]
         self.tell(f"fetching {len(calibrating) + len(compared)} photos")
-        urls = {photo.task_id: photo.url for photo in snapshot.photos}
+        urls = self.services.store.photo_urls(self.project_id, [*calibrating, *compared])
         calibrated, calibration = self._pixels(calibrating, urls, self.folder / "calibration")
         read, pixels = self._pixels(compared, urls, self.folder / "compared")
         if len(read) < MIN_PHOTOS or not calibrated:
@@ -155,6 +155,18 @@ class _Attempt:
         }
         groups = np.array([group for _, group in known.values()], dtype=np.int64)
         return calibration, ComparedPhotos(pixels, classes, groups)
+
+    def _holdout_labels(self, snapshot: Snapshot) -> _HoldoutLabels:
+        photos = self.services.store.photos_of(self.project_id, list(snapshot.labels))
+        labelled = labelled_set(photos, snapshot.labels, *snapshot.labelled_embeddings())
+        return {
+            example.task_id: (
+                {key: int(indices[i]) for key, indices in labelled.classes.items()},
+                int(labelled.groups[i]),
+            )
+            for i, example in enumerate(labelled.usable)
+            if labelled.holdout[i]
+        }
 
     def _check_labels(self, holdout: _HoldoutLabels) -> None:
         least = self.services.settings.gate_min_photos
@@ -187,15 +199,6 @@ class _Attempt:
             return to_pixels(decode_photo(data, target=self.base.spec.size, max_pixels=max_pixels), self.base.spec)
         except (PhotoFetchError, UnreadableImageError):  # the turns log and retry it
             return None
-
-
-def _holdout_labels(snapshot: Snapshot) -> _HoldoutLabels:
-    labelled = labelled_set(snapshot.photos, snapshot.labels, snapshot.task_ids, snapshot.embeddings)
-    return {
-        example.task_id: ({key: int(indices[i]) for key, indices in labelled.classes.items()}, int(labelled.groups[i]))
-        for i, example in enumerate(labelled.usable)
-        if labelled.holdout[i]
-    }
 
 
 def _batches(pixels: FloatArray) -> Iterator[FloatArray]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backend.loop.photo_predictions import PhotoPredictions
 from backend.loop.predictions import chosen_classes, is_blank, queue_settings, suggested_classes
 from backend.services import Services
 from backend.snapshot import Snapshot
@@ -52,19 +53,11 @@ def queued_photos(services: Services, project_id: int, limit: int) -> list[Queue
     version = services.registry(project_id).current()
     encoder_id = version.heads.encoder_id if version else services.encoder_id()
     name = version.name if version else COLD_START_VERSION
-    snapshot = Snapshot.take(services.store, project_id, encoder_id)
-    unlabelled = snapshot.unlabelled
-    row_by_task = {
-        row.task_id: row
-        for row in services.store.predictions(project_id)
-        if row.model_version == name and row.slot is not None and row.task_id in unlabelled
-    }
-    rows = [row_by_task.get(task_id) for task_id in snapshot.task_ids.tolist()]
-    queued = np.array([i for i, row in enumerate(rows) if row], dtype=np.int64)
-    slots = np.array([row.slot or EXPLORATION_SLOT if row else EXPLORATION_SLOT for row in rows], dtype=np.int64)
-    scores = np.array([row.score or 0 if row else 0 for row in rows], dtype=np.float32)
-    first = served_order(queued, slots, scores)[:limit]
-    shown = [row for position in first.tolist() if (row := rows[position])]
+    snapshot = Snapshot.take(services, project_id, encoder_id)
+    published = PhotoPredictions(snapshot.task_ids, snapshot.facts.held)
+    queued, slots, scores = published.published(name)
+    wanted = snapshot.unlabelled[queued]
+    first = served_order(queued[wanted], slots, scores)[:limit]
     probabilities = version.heads.probabilities(snapshot.embeddings) if version and len(first) else {}
     pool = snapshot.pool()
     reasons = queue_reasons(pool, probabilities, queue_settings(services.settings), first, slots[first])
@@ -73,17 +66,18 @@ def queued_photos(services: Services, project_id: int, limit: int) -> list[Queue
     blank = [is_blank(bool(pool.holdout[i]), float(pool.draws[i])) for i in first]
     joint = joint_confidence(of_first) if probabilities else None
     min_confidence = services.settings.prelabel_min_confidence
-    urls = {photo.task_id: photo.url for photo in snapshot.photos}
+    task_ids = snapshot.task_ids[first].tolist()
+    urls = services.store.photo_urls(project_id, task_ids)
     return [
         QueuedPhoto(
-            row.task_id,
-            urls[row.task_id],
-            row.slot or EXPLORATION_SLOT,
-            float(joint[i]) if joint is not None and row.slot != EXPLORATION_SLOT else None,
+            task_id,
+            urls[task_id],
+            slot,
+            float(joint[i]) if joint is not None and slot != EXPLORATION_SLOT else None,
             suggested_classes(answers[i], blank[i], min_confidence),
             _reason_sentence(reasons[i], {task: p[i] for task, p in of_first.items()}),
         )
-        for i, row in enumerate(shown)
+        for i, (task_id, slot) in enumerate(zip(task_ids, slots[first].tolist(), strict=True))
     ]
 
 

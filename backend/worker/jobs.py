@@ -25,8 +25,9 @@ from backend.jobs.queue import (
     shard_mark,
 )
 from backend.jobs.turn_log import forget_turns, record_turn
-from backend.loop.embedding import Shard, embed_shard, unseen_photos
+from backend.loop.embedding import embed_shard
 from backend.loop.turn import Loop
+from backend.loop.waiting_photos import Shard, unseen_photos
 from backend.services import get_services
 from backend.worker.finetuning import FineTuning
 from carcond.errors import CarcondError, LabelStudioError, OutOfMemoryError, ProjectGoneError, TrainingCancelledError

@@ -118,7 +118,7 @@ def assign_splits(photos: Sequence[Photo], labelled: Collection[int]) -> list[Ph
     return changed
 
 
-def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
+def draw_holdout(photos: Sequence[Photo], settled_elsewhere: int = 0, *, drawn_elsewhere: bool = False) -> list[Photo]:
     """Settle all groups that have no split yet: a tenth is sampled for the hold-out, the others train.
 
     The sample is those with the smallest `draw_number`, so a turn that was killed before it kept the split draws the
@@ -127,6 +127,8 @@ def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
 
     Args:
         photos: of one project; changed in place. Those without a group wait for it.
+        settled_elsewhere: number of further groups of the project, that have their split.
+        drawn_elsewhere: whether one of these was sampled for the hold-out.
 
     Returns:
         The changed photos.
@@ -137,7 +139,8 @@ def draw_holdout(photos: Sequence[Photo]) -> list[Photo]:
         return []
     project_id = photos[0].project_id
     count = int(len(groups) * HOLDOUT_SHARE + draw_number("size", project_id, groups[0], len(groups)))
-    if not any(p.drawn for p in photos) and (len(groups) + len(settled)) * HOLDOUT_SHARE >= 1:
+    all_groups = len(groups) + len(settled) + settled_elsewhere
+    if not drawn_elsewhere and not any(p.drawn for p in photos) and all_groups * HOLDOUT_SHARE >= 1:
         count = max(count, 1)
     sampled = set(sorted(groups, key=lambda group: draw_number("group", project_id, group))[:count])
     new = set(groups)

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from carcond.arrays import FloatArray, IntArray, softmax
 from carcond.errors import RegistryError
+from carcond.store.embedding_matrix import Embeddings, blocks_of
 from carcond.taxonomy import TASK_BY_KEY, TASKS, Task
 
 FORMAT = 1
@@ -82,9 +83,13 @@ class Heads:
     encoder_id: str
     by_task: Mapping[str, Head]
 
-    def probabilities(self, embeddings: FloatArray) -> dict[str, FloatArray]:
+    def probabilities(self, embeddings: Embeddings) -> dict[str, FloatArray]:
         """Task key -> calibrated probabilities ``(N, K)`` of embeddings ``(N, D)``."""
-        return {key: head.probabilities(embeddings) for key, head in self.by_task.items()}
+        parts: dict[str, list[FloatArray]] = {key: [] for key in self.by_task}
+        for block in blocks_of(embeddings):
+            for key, head in self.by_task.items():
+                parts[key].append(head.probabilities(block))
+        return {key: np.concatenate(rows) for key, rows in parts.items()}
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""

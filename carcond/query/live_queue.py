@@ -10,14 +10,16 @@ then the smallest margins alone decide.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from carcond.arrays import BoolArray, FloatArray, IntArray
 from carcond.model.heads import joint_confidence
-from carcond.query.slots import EXPLORATION_SLOT, nearest_slots, representative_order, select_batch
+from carcond.query.slots import EXPLORATION_SLOT, QueryBatch, nearest_slots, representative_order, select_batch
 from carcond.query.uncertainty import combine_tasks, margin
+from carcond.store.embedding_matrix import BLOCK, Embeddings
 
 Cause = Literal["holdout", "representative", "uncertain"]
 
@@ -61,7 +63,7 @@ class Pool:
             a label would be counted for a slot that it was not served from.
     """
 
-    embeddings: FloatArray
+    embeddings: Embeddings
     unlabelled: BoolArray
     holdout: BoolArray
     draws: FloatArray
@@ -81,26 +83,86 @@ class Reason:
     task_key: str = ""
 
 
-@dataclass(frozen=True)
 class LiveQueue:
     """The order of the unlabelled photos of a pool.
 
     Attributes:
         positions: rows of the pool in the queue ``(Q,)``, one photo of each slot first.
+        queue_slots: of these ``(Q,)``.
+        queue_scores: of these ``(Q,)``, see `scores`.
         reasons: of each photo in the queue, Q of them.
         rest: rows of the other unlabelled photos, most informative first, then those of the hold-out; they stand behind
             the queue in its slots.
-        slots: slot of each unlabelled photo ``(N,)``.
-        scores: ``(N,)`` in 0..1; in a slot the lowest score is served first. It is the joint confidence, of photos
-            behind the queue never below the queue's last in the same slot; during the cold start the rank in
-            representative order, in steps of 1e-6. In the exploration slot it is in the order of the draw, 0.5..1.
     """
 
-    positions: IntArray
-    reasons: Sequence[Reason]
-    rest: IntArray
-    slots: IntArray
+    def __init__(
+        self,
+        pool: Pool,
+        batch: QueryBatch,
+        reasons: Sequence[Reason],
+        *,
+        rest: IntArray,
+        order: "_Order",
+        slots: int,
+    ) -> None:
+        self.positions = batch.positions
+        self.queue_slots = batch.slots
+        self.queue_scores = order.scores[batch.positions]
+        self.reasons = reasons
+        self.rest = rest
+        self._pool = pool
+        self._order = order
+        # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
+        # select, gets no lower score than the queue's last in its slot, even if its confidence is lower.
+        last = np.zeros(slots + 1, dtype=np.float32)
+        np.maximum.at(last, batch.slots, self.queue_scores)
+        self._least_behind = np.minimum(last + _SCORE_STEP, 1)
+
+    def place_rest(self, rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """Slots ``(R,)`` and scores ``(R,)`` of some rows of `rest`; see `scores`."""
+        slots = self._order.kept_slots[rows]
+        slots[self._pool.holdout[rows]] = EXPLORATION_SLOT
+        free = np.flatnonzero((slots == 0) & ~self._pool.holdout[rows])
+        queue = self._pool.embeddings[self.positions]
+        for start in range(0, len(free), BLOCK):
+            some = free[start : start + BLOCK]
+            slots[some] = nearest_slots(self._pool.embeddings[rows[some]], queue, self.queue_slots)
+        return slots, np.maximum(self._order.scores[rows], self._least_behind[slots])
+
+    @cached_property
+    def slots(self) -> IntArray:
+        """Slot of each unlabelled photo ``(N,)``."""
+        return self._placed[0]
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        """``(N,)`` in 0..1; in a slot the lowest score is served first.
+
+        It is the joint confidence, of photos behind the queue never below the queue's last in the same slot; during
+        the cold start the rank in representative order, in steps of 1e-6. In the exploration slot it is in the order of
+        the draw, 0.5..1.
+        """
+        return self._placed[1]
+
+    @cached_property
+    def _placed(self) -> tuple[IntArray, FloatArray]:
+        slots, scores = np.zeros(len(self._pool.unlabelled), dtype=np.int64), self._order.scores.copy()
+        slots[self.positions] = self.queue_slots
+        slots[self.rest], scores[self.rest] = self.place_rest(self.rest)
+        return slots, scores
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the order says of each photo of the pool.
+
+    Attributes:
+        scores: ``(N,)``, see `LiveQueue.scores`.
+        kept_slots: ``(N,)`` slots of photos that have theirs already, 0 for all others.
+    """
+
     scores: FloatArray
+    kept_slots: IntArray
 
 
 def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: QueueSettings, seed: int = 0) -> LiveQueue:
@@ -144,18 +206,9 @@ def rank_pool(pool: Pool, probabilities: Mapping[str, FloatArray], settings: Que
     waiting[batch.positions] = False
     rest = np.concatenate([preference, held])
     rest = rest[waiting[rest]]
-    slots = np.zeros(len(pool.unlabelled), dtype=np.int64)
-    slots[batch.positions] = batch.slots
-    nearest = nearest_slots(pool.embeddings[rest], pool.embeddings[batch.positions], batch.slots)
-    slots[rest] = np.where(kept_slots[rest] > 0, kept_slots[rest], nearest)
-    slots[held] = EXPLORATION_SLOT
-    # Label Studio serves the lowest score of a slot first. So a photo behind the queue, which the margin did not
-    # select, gets no lower score than the queue's last in its slot, even if its confidence is lower.
-    last = np.zeros(settings.slots + 1, dtype=np.float32)
-    np.maximum.at(last, batch.slots, scores[batch.positions])
-    scores[rest] = np.maximum(scores[rest], np.minimum(last + _SCORE_STEP, 1)[slots[rest]])
     reasons = queue_reasons(pool, probabilities, settings, batch.positions, batch.slots)
-    return LiveQueue(batch.positions, reasons, rest, slots, scores)
+    order = _Order(scores, kept_slots)
+    return LiveQueue(pool, batch, reasons, rest=rest, order=order, slots=settings.slots)
 
 
 def is_cold_start(pool: Pool, probabilities: Mapping[str, FloatArray], settings: QueueSettings) -> bool:

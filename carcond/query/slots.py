@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from carcond.arrays import FloatArray, IntArray
+from carcond.store.embedding_matrix import Embeddings, blocks_of
 
 EXPLORATION_SLOT = 0
 
@@ -32,7 +33,7 @@ class QueryBatch:
     slots: IntArray
 
 
-def representative_order(embeddings: FloatArray, count: int, seed: int = 0) -> IntArray:
+def representative_order(embeddings: Embeddings, count: int, seed: int = 0) -> IntArray:
     """All photos, representative and diverse ones first.
 
     k-means with `count` clusters; first the photo nearest to each centroid, greatest cluster first,
@@ -58,7 +59,7 @@ def representative_order(embeddings: FloatArray, count: int, seed: int = 0) -> I
 
 
 def select_batch(
-    embeddings: FloatArray,
+    embeddings: Embeddings,
     candidates: IntArray,
     exploration: IntArray,
     *,
@@ -153,17 +154,18 @@ def nearest_slots(embeddings: FloatArray, queue_embeddings: FloatArray, slots: I
     return np.asarray(numbers[_squared_distances(embeddings, means).argmin(axis=1)], dtype=np.int64)
 
 
-def _cluster(embeddings: FloatArray, count: int, seed: int) -> tuple[IntArray, FloatArray]:
+def _cluster(embeddings: Embeddings, count: int, seed: int) -> tuple[IntArray, FloatArray]:
     """k-means: cluster numbers ``(N,)`` and squared distances to the own centroid ``(N,)``."""
     from sklearn.cluster import KMeans  # noqa: PLC0415 - the web process selects nothing
 
-    sample = embeddings
+    chosen: IntArray = np.arange(len(embeddings))
     if len(embeddings) > _CLUSTERING_SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(embeddings), _CLUSTERING_SAMPLE, replace=False)
-        sample = embeddings[chosen]
+    sample = embeddings[chosen]
     distinct = len({row.tobytes() for row in sample})  # np.unique sorts whole rows: ten times slower
     model = KMeans(n_clusters=min(count, distinct), n_init=1, random_state=seed).fit(sample)
-    distances = _squared_distances(embeddings, model.cluster_centers_.astype(np.float32))
+    centroids = model.cluster_centers_.astype(np.float32)
+    distances = np.concatenate([_squared_distances(block, centroids) for block in blocks_of(embeddings)])
     return distances.argmin(axis=1), distances.min(axis=1)
 
 

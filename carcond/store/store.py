@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from carcond.errors import StoreError
+from carcond.store.changes import ChangeReader, give_number, next_number, read_changes
 from carcond.store.database import open_database, reason
 from carcond.store.tables import AnnotationRow, Connection, Embedding, OpenTask, Photo, PredictionRow, Project
 
@@ -114,6 +115,25 @@ class Store:
         with _store_errors(), self._engine.connect() as connection:
             yield connection
 
+    @contextmanager
+    def _numbered(self, project_id: int) -> Iterator[tuple[Session, int]]:
+        """A transaction that changes photos, their embeddings or predictions, and the number of its changes."""
+        with self.session() as session:
+            yield session, next_number(session, project_id)
+
+    @contextmanager
+    def changes(self, project_id: int) -> Iterator[ChangeReader]:
+        """One moment of a project's photos, and which of them changed since another.
+
+        Raises:
+            StoreError: as `session`.
+        """
+        try:
+            with read_changes(self._engine, project_id) as reader:
+                yield reader
+        except DatabaseError as error:
+            raise StoreError(f"the store cannot be read or written ({reason(error)})") from error
+
     # Projects
 
     def add_project(self, project_id: int) -> bool:
@@ -180,20 +200,20 @@ class Store:
         latest = {task.task_id: task for task in tasks}
         for chunk in _chunks(list(latest.values())):
             ids = [task.task_id for task in chunk]
-            with self.session() as session:
+            with self._numbered(project_id) as (session, number):
                 known = {p.task_id: p for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))}
                 for table in (AnnotationRow, PredictionRow):
                     session.execute(delete(table).where(_are(table, project_id, ids)))
                 for task in chunk:
-                    self._mirror_photo(session, project_id, known.get(task.task_id), task)
+                    self._mirror_photo(session, project_id, known.get(task.task_id), task, number)
                     session.add_all([*task.annotations, *task.predictions])
 
     @staticmethod
-    def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror) -> None:
+    def _mirror_photo(session: Session, project_id: int, photo: Photo | None, task: TaskMirror, number: int) -> None:
         if photo is None:
             photo = Photo(project_id=project_id, task_id=task.task_id, url=task.url)
             session.add(photo)
-        photo.gone, photo.source, photo.car = False, task.source, task.car
+        photo.gone, photo.source, photo.car, photo.change = False, task.source, task.car, number
         if photo.url != task.url:
             # Another picture: its embedding is stale, but its split stays.
             photo.url, photo.problem, photo.phash = task.url, None, None
@@ -204,11 +224,11 @@ class Store:
 
     def mark_gone(self, project_id: int, present: set[int]) -> int:
         """Mark photos whose tasks were deleted, and drop their labels. Returns the number of photos."""
-        with self.session() as session:
+        with self._numbered(project_id) as (session, number):
             rows = session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone))
             gone = [task_id for task_id in rows if task_id not in present]
             for ids in _chunks(gone):
-                session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True))
+                session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True, change=number))
                 for table in (AnnotationRow, PredictionRow):
                     session.execute(delete(table).where(_are(table, project_id, ids)))
         return len(gone)
@@ -219,6 +239,16 @@ class Store:
             query = select(Photo).where(Photo.project_id == project_id, ~Photo.gone).order_by(Photo.task_id)
             return list(session.scalars(query))
 
+    def photos_of(self, project_id: int, task_ids: Sequence[int]) -> list[Photo]:
+        """Some photos, those that are known, in order of task id."""
+        with self.session() as session:
+            found = [
+                p
+                for ids in _chunks(task_ids)
+                for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))
+            ]
+        return sorted(found, key=lambda photo: photo.task_id)
+
     def photo_count(self, project_id: int) -> int:
         """Number of photos in Label Studio, by the store."""
         with self.session() as session:
@@ -226,7 +256,7 @@ class Store:
             return int(session.scalars(query).one())
 
     def photo_urls(self, project_id: int, task_ids: Sequence[int]) -> dict[int, str]:
-        """Task id -> photo address, of those of the tasks that are known; see `known_photos`."""
+        """Task id -> photo address, of those of the tasks that are known, the deleted ones too."""
         with self.session() as session:
             return {
                 task_id: url
@@ -235,11 +265,6 @@ class Store:
                     select(Photo.task_id, Photo.url).where(_are(Photo, project_id, ids))
                 )
             }
-
-    def known_photos(self, project_id: int) -> list[Photo]:
-        """All photos ever seen, the deleted ones too, in order of task id: groups and splits outlive a task."""
-        with self.session() as session:
-            return list(session.scalars(select(Photo).where(Photo.project_id == project_id).order_by(Photo.task_id)))
 
     def ungrouped_photos(self, project_id: int) -> list[Photo]:
         """Photos with a perceptual hash but without a group, in order of task id."""
@@ -298,17 +323,17 @@ class Store:
 
     def put_prediction(self, row: PredictionRow) -> None:
         """Mirror a prediction that has just been written."""
-        with self.session() as session:
+        with self._numbered(row.project_id) as (session, number):
             session.merge(row)
+            give_number(session, row.project_id, [row.task_id], number)
 
     def drop_prediction(self, project_id: int, prediction_id: int) -> None:
         """Mirror a prediction's removal."""
-        with self.session() as session:
-            session.execute(
-                delete(PredictionRow).where(
-                    PredictionRow.project_id == project_id, PredictionRow.prediction_id == prediction_id
-                )
-            )
+        with self._numbered(project_id) as (session, number):
+            row = session.get(PredictionRow, (project_id, prediction_id))
+            if row:
+                session.delete(row)
+                give_number(session, project_id, [row.task_id], number)
 
     # Pages that people have open
 
@@ -338,10 +363,24 @@ class Store:
 
     def put_embeddings(self, project_id: int, encoder_id: str, vectors: Mapping[int, npt.NDArray[np.float32]]) -> None:
         """Keep embeddings: task id -> (D,)."""
-        with self.session() as session:
+        with self._numbered(project_id) as (session, number):
+            give_number(session, project_id, list(vectors), number)
             for task_id, vector in vectors.items():
                 packed = vector.astype(EMBEDDING_DTYPE).tobytes()
                 session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
+
+    def embeddings_of(
+        self, project_id: int, encoder_id: str, task_ids: Sequence[int]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Stored embeddings of some photos, as `embeddings` returns all."""
+        query = select(Embedding.task_id, Embedding.vector).where(Embedding.encoder_id == encoder_id)
+        with self.session() as session:
+            rows = [
+                row
+                for ids in _chunks(task_ids)
+                for row in session.execute(query.where(_are(Embedding, project_id, ids))).all()
+            ]
+        return _matrix(sorted((task_id, vector) for task_id, vector in rows))
 
     def embeddings(self, project_id: int, encoder_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """All stored embeddings of photos still in Label Studio.
@@ -356,19 +395,15 @@ class Store:
             .order_by(Embedding.task_id)
         )
         with self.session() as session:
-            rows = session.execute(query).all()
-        ids = np.array([row[0] for row in rows], dtype=np.int64)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
-        return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
+            return _matrix([(task_id, vector) for task_id, vector in session.execute(query)])
 
-    def embedded(self, project_id: int, encoder_id: str) -> set[int]:
-        """Task ids with a stored embedding."""
-        query = select(Embedding.task_id).where(Embedding.project_id == project_id, Embedding.encoder_id == encoder_id)
+    def task_ids(self, project_id: int) -> set[int]:
+        """Ids of all photos that are still in Label Studio."""
         with self.session() as session:
-            return set(session.scalars(query))
+            return set(session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone)))
 
     def kept_photos(self, project_id: int, encoder_id: str, task_ids: Sequence[int]) -> dict[int, KeptPhoto]:
-        """Task id -> what is kept of its photo, of those of the tasks that are known; see `known_photos`."""
+        """Task id -> what is kept of its photo, of those of the tasks that are known, deleted ones too."""
         found = {}
         for ids in _chunks(task_ids):
             wanted = {"project_id": project_id, "encoder_id": encoder_id, "task_ids": ids}
@@ -379,20 +414,26 @@ class Store:
 
     def update_photos(self, project_id: int, changes: Iterable[Mapping[str, Any]]) -> None:
         """Change columns of photos: each mapping has `task_id` and the columns to set."""
-        rows = [{"project_id": project_id, **change} for change in changes]
+        rows = list(changes)
         if rows:
-            with self.session() as session:
+            with self._numbered(project_id) as (session, number):
                 for row in rows:
-                    values = {key: value for key, value in row.items() if key not in ("project_id", "task_id")}
+                    values = {key: value for key, value in row.items() if key != "task_id"}
                     session.execute(
                         update(Photo)
                         .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
-                        .values(values)
+                        .values(**values, change=number)
                     )
 
 
 def _unpacked(vector: bytes) -> npt.NDArray[np.float32]:
     return np.frombuffer(vector, dtype=EMBEDDING_DTYPE).astype(np.float32)
+
+
+def _matrix(rows: Sequence[tuple[int, bytes]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    ids = np.array([row[0] for row in rows], dtype=np.int64)
+    matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=EMBEDDING_DTYPE)
+    return ids, matrix.reshape(len(rows), -1 if rows else 0).astype(np.float32)
 
 
 def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ never deleted, only marked as gone: a photo that comes back keeps its split.
 
 from typing import Any
 
-from sqlalchemy import JSON, LargeBinary
+from sqlalchemy import JSON, BigInteger, Index, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -30,6 +30,8 @@ class Photo(Base):
     """A photo, which is a task in Label Studio."""
 
     __tablename__ = "photo"
+    # Covers the comparison of all photos' numbers, too.
+    __table_args__ = (Index("ix_photo_change", "project_id", "change"),)
     project_id: Mapped[int] = mapped_column(primary_key=True)
     task_id: Mapped[int] = mapped_column(primary_key=True)
     url: Mapped[str]
@@ -53,6 +55,16 @@ class Photo(Base):
     failures: Mapped[int] = mapped_column(default=0)
     retry_at: Mapped[float | None] = mapped_column(default=0.0)
     gone: Mapped[bool] = mapped_column(default=False)
+    # Number of the last change of the photo, its embeddings or its predictions: see `carcond.store.changes`.
+    change: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+
+class PoolChange(Base):
+    """The last number that was given to changes of a project's photos."""
+
+    __tablename__ = "pool_change"
+    project_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class Embedding(Base):

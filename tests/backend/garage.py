@@ -3,9 +3,10 @@
 from typing import Any
 
 from backend.jobs.queue import SHARDS
-from backend.loop.embedding import Shard, embed_shard
+from backend.loop.embedding import embed_shard
 from backend.loop.predictions import is_blank
 from backend.loop.turn import Loop, TurnReport
+from backend.loop.waiting_photos import Shard
 from backend.services import Services
 from carcond.data.split import photo_draw
 from carcond.query.slots import EXPLORATION_SLOT

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0006")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All revisions that this program knows, oldest first. Read without importing Alembic, which takes a while."""
 
 HEAD: Final = REVISIONS[-1]

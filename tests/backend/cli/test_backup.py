@@ -43,6 +43,7 @@ def data(tmp_path: Path) -> Path:
         "models/projects/1/versions/0001/card.json": "{}",
         "models/projects/1/versions/.0002-abc/card.json": "unfinished",
         "models/finetuning/1/photos/7": "a photo",
+        "models/cache/pools/1/tiny/facts.npz": "numbers",
         "sample-photos/0.jpg": "a drawing",
         "replaced-20260101-000000/secrets.json": "old",
     }

@@ -27,7 +27,7 @@ def test_what_it_holds_is_served_and_learnt_from(backup: Path, tmp_path: Path) -
     assert version.name == "carcond-0001"
     assert len(services.registry(PROJECT).labels(1)) == LABELLED
     assert services.encoder(version.heads.encoder_id).spec.size > 0
-    snapshot = Snapshot.take(services.store, PROJECT, version.heads.encoder_id)
+    snapshot = Snapshot.take(services, PROJECT, version.heads.encoder_id)
     assert (len(snapshot.task_ids), len(snapshot.labels)) == (PHOTOS, LABELLED)
     probabilities = version.heads.probabilities(snapshot.embeddings)
     assert all(np.allclose(rows.sum(axis=1), 1, atol=1e-5) for rows in probabilities.values())

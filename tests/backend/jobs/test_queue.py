@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 from backend.jobs import queue as jobs
 from backend.jobs.queue import EMBEDDINGS, REFRESHES, SHARDS, TURNS, JobQueue, get_job_queue, reconcile
-from backend.loop.embedding import unseen_photos
+from backend.loop.waiting_photos import unseen_photos
 from backend.project.connection.changes import close_record, keep_record
 from backend.services import get_services
 from backend.worker.jobs import run_embedding

@@ -1,16 +1,20 @@
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
 from backend.loop.next_in_line import open_tasks, served_next
+from backend.pool.cache import PoolCache
+from backend.snapshot import Snapshot
 from carcond.store.store import Store, TaskMirror
 from carcond.store.tables import AnnotationRow, PredictionRow
 from tests.backend.fake_label_studio import PROJECT
 
-SERVED = "carcond-0007"
+SERVED, ENCODER = "carcond-0007", "tiny"
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
@@ -39,11 +43,16 @@ def task(
 def put(store: Store, *tasks: TaskMirror) -> set[int]:
     """Mirror tasks, and return those that are unlabelled."""
     store.mirror_tasks(PROJECT, tasks)
+    store.put_embeddings(PROJECT, ENCODER, {each.task_id: np.zeros(4, dtype=np.float32) for each in tasks})
     return {each.task_id for each in tasks if not each.annotations}
 
 
 def opened(store: Store, unlabelled: set[int], now: datetime = NOW) -> set[int]:
-    return open_tasks(store, PROJECT, SERVED, unlabelled, now)
+    with TemporaryDirectory() as folder:
+        facts, positions, embeddings = PoolCache(store, PROJECT, ENCODER, Path(folder)).read()
+    others = set(facts.task_ids.tolist()) - unlabelled
+    snapshot = Snapshot(ENCODER, store.annotations(PROJECT), {}, others, facts, positions, embeddings)
+    return open_tasks(store, PROJECT, SERVED, snapshot, now)
 
 
 def queue(first: int, slots: int, depth: int) -> list[TaskMirror]:

@@ -15,6 +15,7 @@ from backend.loop.predictions import (
     queue_settings,
     rank_drafts,
 )
+from carcond.arrays import FloatArray
 from carcond.data.split import HOLDOUT, draw_holdout, photo_draw
 from carcond.model.head_fitting import fit_heads
 from carcond.model.heads import Heads, joint_confidence
@@ -31,9 +32,13 @@ SETTINGS = Settings(cold_start_labels=10, prelabel_min_confidence=0.7)
 BINDING = bind_label_config(ENGLISH)
 
 
+def make_embeddings(count: int = COUNT) -> FloatArray:
+    return np.random.default_rng(0).normal(size=(count, DIMENSION)).astype(np.float32)
+
+
 def make_pool(labelled: int = 40, held: int = 2, count: int = COUNT) -> Pool:
-    generator = np.random.default_rng(0)
-    embeddings = generator.normal(size=(count, DIMENSION)).astype(np.float32)
+    embeddings = make_embeddings(count)
+    generator = np.random.default_rng(1)
     position = np.arange(count)
     is_held = (position >= labelled) & (position < labelled + held)
     draws = generator.random(count, dtype=np.float32)
@@ -51,7 +56,7 @@ def rank(pool: Pool, heads: Heads | None, version: str, binding: LabelBinding, s
 
 @pytest.fixture(scope="module")
 def heads() -> Heads:
-    embeddings = make_pool().embeddings
+    embeddings = make_embeddings()
     classes = {
         "cleanliness": np.digitize(embeddings[:, 0], [-0.5, 0.5]).astype(np.int64),
         "damage": (embeddings[:, 1] > 0).astype(np.int64),
@@ -60,7 +65,7 @@ def heads() -> Heads:
 
 
 def ids(ranked: RankedDrafts) -> list[int]:
-    return [draft.task_id for draft in (*ranked.queue, *ranked.rest)]
+    return [draft.task_id for draft in (*ranked.queue, *ranked.of_rest(ranked.rest))]
 
 
 def test_every_unlabelled_photo_gets_one_prediction(heads: Heads) -> None:
@@ -97,7 +102,7 @@ def test_results_are_the_most_probable_classes_where_the_model_is_sure(heads: He
     ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
     classes = chosen_classes(heads.probabilities(pool.embeddings))
     counts = Counter[int]()
-    for draft in (*ranked.queue, *ranked.rest):
+    for draft in (*ranked.queue, *ranked.of_rest(ranked.rest)):
         sure = {task: answer for task, answer in classes[draft.task_id - 1].items() if answer[1] >= 0.7}
         assert draft.result == BINDING.result(sure if is_ordinary(pool, draft.task_id) else {})
         assert draft.model_version == "carcond-0001"
@@ -108,7 +113,7 @@ def test_results_are_the_most_probable_classes_where_the_model_is_sure(heads: He
 def test_a_setting_of_0_suggests_every_answer_and_the_holdout_still_has_none(heads: Heads) -> None:
     pool = make_pool()
     ranked = rank(pool, heads, "carcond-0001", BINDING, replace_min_confidence(0.0))
-    for draft in (*ranked.queue, *ranked.rest):
+    for draft in (*ranked.queue, *ranked.of_rest(ranked.rest)):
         assert len(draft.result) == (2 if is_ordinary(pool, draft.task_id) else 0)
 
 
@@ -128,7 +133,7 @@ def test_no_blank_photo_can_be_told_from_another(heads: Heads) -> None:
     """Neither by a class nor by the reason, in a label config with all lines."""
     pool = make_pool(held=6)
     ranked = rank(pool, heads, "carcond-0001", bind_label_config(BOXES), SETTINGS)
-    blank = [d for d in (*ranked.queue, *ranked.rest) if not is_ordinary(pool, d.task_id)]
+    blank = [d for d in (*ranked.queue, *ranked.of_rest(ranked.rest)) if not is_ordinary(pool, d.task_id)]
     assert {d.slot == EXPLORATION_SLOT for d in blank} == {True, False}
     assert len({str(d.result) for d in blank}) == 1
 
@@ -180,21 +185,23 @@ def test_nothing_behind_the_queue_is_served_before_it(heads: Heads, labelled: in
     """Label Studio serves the lowest score of a slot first, whatever it was that chose the queue."""
     ranked = rank(make_pool(labelled), heads, "carcond-0001", BINDING, SETTINGS)
     last = {slot: max(d.score for d in ranked.queue if d.slot == slot) for slot in {d.slot for d in ranked.queue}}
-    assert all(draft.score > last.get(draft.slot, -1) for draft in ranked.rest)
+    assert all(draft.score > last.get(draft.slot, -1) for draft in ranked.of_rest(ranked.rest))
 
 
 def test_behind_the_queue_a_score_is_the_confidence_wherever_that_is_high_enough(heads: Heads) -> None:
     pool = make_pool()
     ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
     confidence = joint_confidence(heads.probabilities(pool.embeddings))
-    raised = [draft for draft in ranked.rest if draft.score > confidence[draft.task_id - 1] + 1e-6]
-    assert all(draft.score >= confidence[draft.task_id - 1] - 1e-6 for draft in ranked.rest)
+    raised = [draft for draft in ranked.of_rest(ranked.rest) if draft.score > confidence[draft.task_id - 1] + 1e-6]
+    assert all(draft.score >= confidence[draft.task_id - 1] - 1e-6 for draft in ranked.of_rest(ranked.rest))
     assert len(raised) < len(ranked.rest) / 2
 
 
 def test_the_exploration_slot_holds_the_holdout_and_no_others(heads: Heads) -> None:
     ranked = rank(make_pool(held=5), heads, "carcond-0001", BINDING, SETTINGS)
-    in_slot = {draft.task_id for draft in (*ranked.queue, *ranked.rest) if draft.slot == EXPLORATION_SLOT}
+    in_slot = {
+        draft.task_id for draft in (*ranked.queue, *ranked.of_rest(ranked.rest)) if draft.slot == EXPLORATION_SLOT
+    }
     assert in_slot == {41, 42, 43, 44, 45}
     assert len(in_slot & {draft.task_id for draft in ranked.queue}) == 2
 
@@ -204,7 +211,7 @@ def test_photos_that_may_be_open_stay_in_their_slots(heads: Heads, labelled: int
     pool = make_pool(labelled)
     kept = np.where(pool.unlabelled & (np.arange(COUNT) % 2 == 0), np.arange(COUNT) % 9 + 1, 0)
     ranked = rank(replace(pool, kept_slots=kept), heads, "carcond-0001", BINDING, SETTINGS)
-    slots = {draft.task_id - 1: draft.slot for draft in (*ranked.queue, *ranked.rest)}
+    slots = {draft.task_id - 1: draft.slot for draft in (*ranked.queue, *ranked.of_rest(ranked.rest))}
     fixed = [i for i in np.flatnonzero(kept).tolist() if not pool.holdout[i]]
     assert {i: slots[i] for i in fixed} == {i: int(kept[i]) for i in fixed}
 
@@ -224,9 +231,9 @@ def test_the_queue_begins_with_one_photo_of_each_slot(heads: Heads) -> None:
 
 def test_without_a_model_representative_photos_come_with_empty_results() -> None:
     ranked = rank(make_pool(labelled=0), None, "carcond-0000", BINDING, SETTINGS)
-    assert all(draft.result == [] for draft in (*ranked.queue, *ranked.rest))
+    assert all(draft.result == [] for draft in (*ranked.queue, *ranked.of_rest(ranked.rest)))
     assert all(0 <= draft.score < 0.01 for draft in ranked.queue if draft.slot != EXPLORATION_SLOT)
-    behind = [d.score for d in ranked.rest]
+    behind = [d.score for d in ranked.of_rest(ranked.rest)]
     assert behind == sorted(behind)
 
 
@@ -260,8 +267,9 @@ def test_the_config_decides_which_tasks_are_predicted(heads: Heads) -> None:
 
 
 def test_the_same_pool_is_ranked_the_same(heads: Heads) -> None:
-    pool = make_pool()
-    assert rank(pool, heads, "v", BINDING, SETTINGS) == rank(pool, heads, "v", BINDING, SETTINGS)
+    first, second = (rank(make_pool(), heads, "v", BINDING, SETTINGS) for _ in range(2))
+    assert first.queue == second.queue
+    assert first.of_rest(first.rest) == second.of_rest(second.rest)
 
 
 def test_the_chosen_class_is_the_most_probable_one() -> None:
@@ -276,7 +284,7 @@ def test_the_chosen_class_is_the_most_probable_one() -> None:
 
 
 def reasons(ranked: RankedDrafts) -> dict[int, str]:
-    return {d.task_id: d.result[-1]["value"]["text"][0] for d in (*ranked.queue, *ranked.rest)}
+    return {d.task_id: d.result[-1]["value"]["text"][0] for d in (*ranked.queue, *ranked.of_rest(ranked.rest))}
 
 
 def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chosen(heads: Heads) -> None:
@@ -296,13 +304,13 @@ def test_where_the_config_has_room_each_photo_of_the_queue_tells_why_it_was_chos
         uncertain = f"no photo left is much less sure ({most})" if is_sure else f"uncertain about {most}"
         assert f"Chosen because {uncertain}." in lines[draft.task_id]
     assert {line.rpartition("about ")[2] for line in lines.values()} >= {"damage.", "cleanliness."}
-    assert not any("Chosen" in lines[draft.task_id] for draft in ranked.rest)
+    assert not any("Chosen" in lines[draft.task_id] for draft in ranked.of_rest(ranked.rest))
 
 
 def test_the_default_config_shows_confidences_and_no_reason_so_the_holdout_looks_like_the_rest(heads: Heads) -> None:
     ranked = rank(make_pool(), heads, "carcond-0012", bind_label_config(shipped_label_config()), SETTINGS)
     assert {draft.slot == EXPLORATION_SLOT for draft in ranked.queue} == {True, False}
-    for draft in (*ranked.queue, *ranked.rest):
+    for draft in (*ranked.queue, *ranked.of_rest(ranked.rest)):
         (text,) = [region["value"]["text"][0] for region in draft.result if region["type"] == "textarea"]
         names = [r["from_name"] for r in draft.result]
         answers = r"([a-z ]+ \d+ %|cleanliness: no suggestion), ((intact|damaged) \d+ %|damage: no suggestion)"

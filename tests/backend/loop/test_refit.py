@@ -46,15 +46,14 @@ def test_the_replayed_service_labels_the_photos_that_the_loop_serves(
 ) -> None:
     garage.add_photos(80)
     garage.settle()
-    snapshot = Snapshot.take(garage.services.store, PROJECT, garage.services.encoder_id())
-    of = {photo.task_id: photo for photo in snapshot.photos}
+    snapshot = Snapshot.take(garage.services, PROJECT, garage.services.encoder_id())
     pool = snapshot.pool()
     labels = {}
     for task in TASKS:
         truth = [garage.truth[task_id][task.key] for task_id in snapshot.task_ids.tolist()]
         labels[task.key] = TaskLabels(task, np.array([task.class_keys.index(each) for each in truth]))
-    groups = np.array([of[task_id].group for task_id in snapshot.task_ids.tolist()])
-    dataset = ReplayDataset(snapshot.embeddings, labels, groups, np.zeros(80, dtype=np.bool_))
+    groups = snapshot.facts.groups[snapshot.positions]
+    dataset = ReplayDataset(snapshot.embeddings[np.arange(80)], labels, groups, np.zeros(80, dtype=np.bool_))
 
     def same_draw(*arguments: object) -> Pool:
         embeddings, unlabelled, _, _, kept_slots = arguments

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from backend.loop.turn import TurnReport
@@ -420,3 +422,21 @@ def test_a_changed_photo_that_cannot_be_read_loses_its_prediction(trained: tuple
     garage.studio.change_photo(ids[20], "/data/bad.jpg")
     garage.settle()
     assert garage.studio.words(ids[20]) == {}
+
+
+def test_files_of_encoders_that_are_not_in_use_are_removed(garage: Garage) -> None:
+    garage.add_photos(3)
+    pools = garage.services.settings.models_dir / "cache" / "pools" / str(PROJECT)
+    (pools / "former-encoder").mkdir(parents=True)
+    garage.turn()
+    assert [folder.name for folder in pools.iterdir()] == [garage.services.encoder_id()]
+
+
+def test_a_turn_without_the_pools_files_does_the_same(garage: Garage) -> None:
+    ids = garage.add_photos(40)
+    garage.label(*ids[:12])
+    garage.settle()
+    before = garage.studio.served()
+    shutil.rmtree(garage.services.settings.models_dir / "cache")
+    assert garage.turn().refitted is False
+    assert garage.studio.served() == before

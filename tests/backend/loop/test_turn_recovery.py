@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import pytest
 
-from backend.loop import embedding
 from backend.loop.turn import Loop
 from backend.services import Services
 from carcond.errors import EncoderError, LabelStudioError, RegistryError
@@ -254,12 +253,5 @@ def test_a_clock_that_jumps_loses_no_label_no_photo_and_no_version(
         assert report.labelled == first.labelled + 2 * (number + 1)
         assert report.photos_left == 0
         assert report.version > first.version
-        assert set(new) <= garage.services.store.embedded(PROJECT, garage.services.encoder_id())
-
-
-def test_photos_whose_try_was_cut_short_are_tried_again_though_the_clock_was_set_back() -> None:
-    longest = embedding._LONGEST_WAIT_S
-    assert embedding._is_due(100.0, 100.0)
-    assert not embedding._is_due(100.0, 99.0)
-    assert not embedding._is_due(None, 100.0)
-    assert embedding._is_due(1e6 + longest + 1, 1e6)
+        embedded, _ = garage.services.store.embeddings(PROJECT, garage.services.encoder_id())
+        assert set(new) <= set(embedded.tolist())

@@ -15,6 +15,7 @@ from tests.backend.garage import Garage
 from tests.backend.http_server import HttpServer
 from tests.carcond.registry.test_old_models import OLD_MODELS
 from tests.carcond.store.test_schema import fill_as_before
+from tests.known_photos import known_photos
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_an_old_version_serves_until_new_labels_make_the_next(old_services: Serv
     assert garage.settle().version == "carcond-0002"
     assert old_services.registry(1).load(2).card.parent == "carcond-0001"
     # What the store knew of another project is still there.
-    assert [photo.side for photo in old_services.store.known_photos(7)] == ["train", "holdout", None, None]
+    assert [photo.side for photo in known_photos(old_services.store, 7)] == ["train", "holdout", None, None]
     old_services.store.close()
     old_services.photos.close()
 

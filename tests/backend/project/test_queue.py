@@ -69,7 +69,7 @@ def test_loop_and_dashboard_go_by_the_rule_that_is_replayed(trained: tuple[Garag
     garage, _ = trained
     version = garage.services.registry(PROJECT).current()
     assert version is not None
-    snapshot = Snapshot.take(garage.services.store, PROJECT, version.heads.encoder_id)
+    snapshot = Snapshot.take(garage.services, PROJECT, version.heads.encoder_id)
     pool, probabilities = snapshot.pool(), version.heads.probabilities(snapshot.embeddings)
     ranked = rank_pool(pool, probabilities, queue_settings(garage.services.settings))
     order = served_order(np.concatenate([ranked.positions, ranked.rest]), ranked.slots, ranked.scores)

@@ -4,17 +4,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from carcond.arrays import FloatArray
+from carcond.arrays import FloatArray, IntArray
 from carcond.query.live_queue import Pool, QueueSettings, is_cold_start, rank_pool, served_order
 from carcond.query.slots import EXPLORATION_SLOT, representative_order
+from carcond.store.embedding_matrix import EmbeddingMatrix
+from tests.carcond.query.plain_ranking import plain_ranking
 
 COUNT = 90
 SETTINGS = QueueSettings()
 
 
+def make_embeddings() -> FloatArray:
+    return np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
+
+
 def make_pool(labelled: int = 60, held: int = 2) -> Pool:
-    generator = np.random.default_rng(0)
-    embeddings = generator.normal(size=(COUNT, 8)).astype(np.float32)
+    embeddings, generator = make_embeddings(), np.random.default_rng(1)
     position = np.arange(COUNT)
     is_held = (position >= labelled) & (position < labelled + held)
     draws = generator.random(COUNT, dtype=np.float32)
@@ -141,3 +146,43 @@ def test_slots_take_turns_and_in_each_the_lowest_score_comes_first() -> None:
     scores = np.array([0.5, 0.9, 0.1, 0.7, 0.2, 0.4], dtype=np.float32)
     assert served_order(np.arange(6), slots, scores).tolist() == [3, 2, 4, 5, 0, 1]
     assert served_order(np.array([1, 5]), slots, scores).tolist() == [5, 1]
+
+
+@pytest.mark.parametrize("labelled", [0, 5, 30, 60, COUNT - 3])
+@pytest.mark.parametrize("held", [0, 2, 30])
+@pytest.mark.parametrize("first_kept", [0, 7])
+def test_a_pool_in_files_is_ranked_as_plain_arrays_are(labelled: int, held: int, first_kept: int) -> None:
+    kept = np.where(np.arange(COUNT) % 5 == 1, first_kept, 0)
+    halves = make_embeddings().astype(np.float16)
+    pool = replace(make_pool(labelled, held), embeddings=halves.astype(np.float32), kept_slots=kept)
+    probabilities = damage(SURE[::-1].copy()) if labelled else {}
+    positions, rest, slots, scores = plain_ranking(pool, probabilities, SETTINGS)
+    in_files = replace(pool, embeddings=EmbeddingMatrix(halves, np.arange(COUNT)))
+    ranked = rank_pool(in_files, probabilities, SETTINGS)
+    assert ranked.positions.tolist() == positions.tolist()
+    assert ranked.rest.tolist() == rest.tolist()
+    waiting = np.concatenate([positions, rest])
+    assert ranked.slots[waiting].tolist() == slots[waiting].tolist()
+    np.testing.assert_array_equal(ranked.scores[waiting], scores[waiting])
+    some = rest[::3]
+    for placed, expected in zip(ranked.place_rest(some), (slots[some], scores[some]), strict=True):
+        np.testing.assert_array_equal(placed, expected)
+
+
+def test_photos_behind_the_queue_are_placed_when_they_are_asked_for() -> None:
+    """A turn writes a few of them: the embeddings of the others are not read."""
+    read = []
+
+    class Watched(EmbeddingMatrix):
+        def __getitem__(self, positions: IntArray) -> FloatArray:
+            read.extend(positions.tolist())
+            return super().__getitem__(positions)
+
+    pool = replace(make_pool(), embeddings=Watched(make_embeddings().astype(np.float16), np.arange(COUNT)))
+    ranked = rank_pool(pool, damage(SURE), SETTINGS)
+    assert not set(ranked.rest.tolist()) - {*range(62, 62 + 40)} & set(read)
+    asked, others = ranked.rest[:2], ranked.rest[2:]
+    read.clear()
+    ranked.place_rest(asked)
+    assert set(asked.tolist()) <= set(read)
+    assert not set(others.tolist()) & set(read)

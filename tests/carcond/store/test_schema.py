@@ -17,6 +17,7 @@ from carcond.store import migrations
 from carcond.store.database import open_database
 from carcond.store.store import Store
 from carcond.store.tables import Base
+from tests.known_photos import known_photos
 
 # Written by the program as it was before revisions were counted: one project, four photos, labels, both sides.
 OLD_STORES = Path(__file__).parents[1] / "old_stores"
@@ -119,7 +120,7 @@ def test_a_store_of_an_earlier_release_is_upgraded_and_loses_nothing(url: str, o
         "2026-01-02T03:04:05.000000Z",
         "<View/>",
     )
-    photos = store.known_photos(PROJECT)
+    photos = known_photos(store, PROJECT)
     assert [(p.task_id, p.side, p.drawn, p.group, p.gone) for p in photos] == [
         (1, "train", False, 1, False),
         (2, "holdout", True, 2, False),
@@ -160,7 +161,8 @@ def test_an_upgraded_store_can_be_written(url: str, old_store: Engine) -> None:
 def test_a_store_with_all_columns_and_no_revision_is_stamped(url: str, engine: Engine, old_store: Engine) -> None:
     open_database(url).dispose()
     before = contents(engine)
-    run(engine, *(f"DROP TABLE {name}" for name in ("alembic_version", "connection", "open_task")))
+    run(engine, *(f"DROP TABLE {name}" for name in ("alembic_version", "connection", "open_task", "pool_change")))
+    run(engine, "DROP INDEX ix_photo_change", "ALTER TABLE photo DROP COLUMN change")
     run(engine, "ALTER TABLE annotation DROP COLUMN prelabels")
     open_database(url).dispose()
     assert contents(engine) == before

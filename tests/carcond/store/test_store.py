@@ -14,6 +14,7 @@ from carcond.data.split import HOLDOUT, TRAIN
 from carcond.errors import StoreError
 from carcond.store.store import Store, TaskMirror
 from carcond.store.tables import AnnotationRow, Photo, PredictionRow, Project
+from tests.known_photos import known_photos
 
 PROJECT = 7
 SIGNED_URL = "https://cars.example/1.jpg?X-Amz-Signature=" + "0a1b" * 16
@@ -242,7 +243,7 @@ def test_a_deleted_task_that_returns_finds_its_side_and_embedding(store: Store) 
 def test_a_deleted_photo_still_counts_among_the_known_ones(store: Store) -> None:
     store.mirror_tasks(PROJECT, [task(1), task(2), task(3)])
     store.mark_gone(PROJECT, present={2, 3})
-    assert [p.task_id for p in store.known_photos(PROJECT)] == [1, 2, 3]
+    assert [p.task_id for p in known_photos(store, PROJECT)] == [1, 2, 3]
     assert [p.task_id for p in store.photos(PROJECT)] == [2, 3]
 
 
@@ -469,3 +470,15 @@ def test_a_traceback_does_not_hold_what_was_to_be_written(store: Store) -> None:
     told = "".join(traceback.format_exception(caught.value))
     assert "INSERT INTO photo" in told
     assert "0a1b" not in told
+
+
+def test_some_photos_and_their_embeddings_are_read_in_order(store: Store) -> None:
+    store.mirror_tasks(PROJECT, [task(i) for i in (3, 1, 2)])
+    store.put_embeddings(PROJECT, "tiny", {1: vector(0.25), 3: vector(0.75)})
+    store.mark_gone(PROJECT, {1, 3})
+    assert [photo.task_id for photo in store.photos_of(PROJECT, [3, 2, 99])] == [2, 3]
+    task_ids, rows = store.embeddings_of(PROJECT, "tiny", [3, 2, 1])
+    assert task_ids.tolist() == [1, 3]
+    np.testing.assert_array_equal(rows, [vector(0.25), vector(0.75)])
+    assert len(store.embeddings_of(PROJECT, "tiny", [])[0]) == 0
+    assert store.task_ids(PROJECT) == {1, 3}

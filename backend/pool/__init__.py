@@ -1,0 +1,1 @@
+"""A project's photos as arrays, kept on disk between turns."""
