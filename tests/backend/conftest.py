@@ -26,14 +26,14 @@ MakeSettings = Callable[..., Settings]
 
 # They lean on the store the most. Elsewhere the database plays no part, or a test of the store itself has it.
 _ON_BOTH_DATABASES = {
-    f"tests.backend.{name}"
+    f"tests.backend.loop.{name}"
     for name in (
+        "test_embedding",
         "test_imported_sets",
-        "test_loop",
-        "test_loop_recovery",
-        "test_pool",
         "test_publishing",
         "test_sync",
+        "test_turn",
+        "test_turn_recovery",
         "test_upgrade",
     )
 }

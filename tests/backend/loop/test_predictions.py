@@ -79,7 +79,7 @@ def test_answers_that_a_photo_does_not_open_with_are_hidden_in_its_prediction(he
     ranked = rank(pool, heads, "carcond-0001", BINDING, SETTINGS)
     probabilities = heads.probabilities(pool.embeddings)
     answers = chosen_classes(probabilities)
-    drafts = [*ranked.queue, *ranked.rest]
+    drafts = [*ranked.queue, *ranked.of_rest(ranked.rest)]
     for draft in drafts:
         chosen = BINDING.labels(draft.result)
         assert chosen.keys().isdisjoint(draft.hidden)
