@@ -23,8 +23,9 @@ from carcond.model.encoder import BATCH_SIZE, Encoder
 FETCHES_PER_REQUEST = 4
 """Maximum number of photos of one request that are fetched at once."""
 
-# A host that does not answer holds the threads of a request until its timeout: others find some left.
-_FETCHERS = 4 * FETCHES_PER_REQUEST
+# A host that does not answer holds the threads of a request until its timeout. So there are as many as the requests of
+# all of gunicorn's threads ask for; they are started as they are needed.
+_FETCHERS = 32 * FETCHES_PER_REQUEST
 # Maximum number of decoded photos: the batch that is being encoded, and the next one.
 _DECODED = 2 * BATCH_SIZE
 # A batch is encoded though photos are missing that are on their way: their host is slow.

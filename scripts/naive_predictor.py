@@ -19,6 +19,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+_TOKEN = "CARCOND_BENCH_TOKEN"  # noqa: S105 - a variable's name
+
 
 class NaivePredictor:
     """The baseline in a process of its own.
@@ -35,9 +37,13 @@ class NaivePredictor:
             views: sides of the views of a photo, in pixels.
             token: Label Studio's; sent with each request if there is one.
         """
-        command = [sys.executable, "-m", "scripts.naive_predictor", backbone, "+".join(map(str, views)), token]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+            [sys.executable, "-m", "scripts.naive_predictor", backbone, "+".join(map(str, views))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, _TOKEN: token},  # arguments could be read by other users
         )
         self.operations = float(self._answer())
 
@@ -74,7 +80,8 @@ def main() -> None:
     from carcond.training.network import TwoHeadNetwork  # noqa: PLC0415
     from carcond.training.pretrained_weights import load_backbone  # noqa: PLC0415
 
-    name, views, token = sys.argv[1:4]
+    name, views = sys.argv[1:3]
+    token = os.environ[_TOKEN]
     torch.set_num_threads(os.cpu_count() or 1)
     backbone = load_backbone(name, "random", parse_views(views))
     network = TwoHeadNetwork(backbone).eval()

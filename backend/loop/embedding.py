@@ -156,6 +156,7 @@ def _keep(
     batch: Sequence[Photo],
     results: Mapping[str, EncodedPhoto | CarcondError],
 ) -> None:
+    broken: CarcondError | None = None
     changes: list[dict[str, Any]] = []
     embeddings: dict[int, FloatArray] = {}
     for photo in batch:
@@ -166,11 +167,15 @@ def _keep(
         elif isinstance(found, PhotoFetchError | UnreadableImageError):
             logger.warning("project %d, task %d: %s", project_id, photo.task_id, found)
             changes.append({"task_id": photo.task_id, **_failure(found, photo.failures + 1)})
-        else:  # the encoder failed, not the photo
-            raise found
+        else:  # the encoder failed, not the photo: the try that was noted does not count
+            broken = found
+            before = {"problem": photo.problem, "failures": photo.failures, "retry_at": photo.retry_at}
+            changes.append({"task_id": photo.task_id, **before})
     # Before the embeddings: a photo that has both is never processed again.
     store.update_photos(project_id, changes)
     store.put_embeddings(project_id, encoder_id, embeddings)
+    if broken:
+        raise broken
 
 
 def _facts(photo: EncodedPhoto) -> dict[str, Any]:

@@ -70,7 +70,9 @@ class RankedDrafts:
         blank = is_blank(bool(self._pool.holdout[row]), float(self._pool.draws[row]))
         suggested = suggested_classes(classes, blank, self._min_confidence)
         result = prediction_result(classes, suggested, self._binding, self._version, reason)
-        hidden = {task: answer for task, answer in classes.items() if task not in suggested}
+        # Not even hidden in photos of the hold-out: nothing is learnt there of how people take answers.
+        left_out = {} if self._pool.holdout[row] else classes
+        hidden = {task: answer for task, answer in left_out.items() if task not in suggested}
         return PredictionDraft(int(self._task_ids[row]), result, score, self._version, slot, hidden)
 
 

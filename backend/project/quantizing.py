@@ -111,8 +111,14 @@ class _Attempt:
         raise EncoderError(f"no quantization of {self.base.encoder_id} is accepted. " + ". ".join(refusals))
 
     def _save(self, onnx_file: Path, quantization: Quantization) -> EncoderCard:
+        encoder_id = f"{self.base.backbone}-int8-{file_sha256(onnx_file)[:8]}"
+        if (encoders_dir(self.services.settings.models_dir) / encoder_id).exists():
+            raise EncoderError(
+                f"{encoder_id} is what this quantization gives, and it was made before: `carcond versions list` shows "
+                "how its trial went. More labels or photos would give another one"
+            )
         changes = {
-            "encoder_id": f"{self.base.backbone}-int8-{file_sha256(onnx_file)[:8]}",
+            "encoder_id": encoder_id,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "quantization": quantization,
         }
@@ -182,6 +188,7 @@ class _Attempt:
         """Ids of the tasks whose photos could be read, and their pixels ``(N, 3, S, S)``, in a file."""
         size = self.base.spec.size
         pixels = np.memmap(file, np.float32, "w+", shape=(max(1, len(tasks)), 3, size, size))
+        file.unlink()  # gone with this process, however it ends
         read: list[int] = []
         with ThreadPoolExecutor(_FETCHERS) as pool:
             for start in range(0, len(tasks), BATCH_SIZE):

@@ -173,7 +173,10 @@ class Encoder:
             yield slice(start, start + self.batch_size)
 
     def _run(self, outputs: list[str], pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        results: list[NDArray[np.float32]] = self._session.run(outputs, {"pixels": pixels})
+        try:
+            results: list[NDArray[np.float32]] = self._session.run(outputs, {"pixels": pixels})
+        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+            raise EncoderError(f"{self.encoder_id} cannot be run by ONNX Runtime: {error}") from error
         return results
 
 

@@ -163,6 +163,11 @@ class EncoderCard(BaseModel):
     quantization: Quantization | None = None
 
     @property
+    def stands_in(self) -> bool:
+        """True for the fallback itself. Encoders that were fine-tuned from it keep the reason, and are no stand-ins."""
+        return self.fallback_reason is not None and self.weights_source.startswith("package: ")
+
+    @property
     def tiles(self) -> int:
         """Number of squares of the smallest view's size that the network sees of a photo."""
         return sum((side // self.views[0]) ** 2 for side in self.views)

@@ -87,7 +87,7 @@ def build_pretrained_encoder(models_dir: Path, backbone: str, weights: str, view
     """
     request = encoder_request(backbone, weights, views)
     card = fitting_encoder(models_dir, request)
-    if card is not None and card.fallback_reason is None:
+    if card is not None and not card.stands_in:
         return find_encoder(models_dir)
     directory = _save(_load_or_fallback(ARCHITECTURES[backbone], weights), request, models_dir)
     use_encoder(models_dir, directory.name)
@@ -123,7 +123,9 @@ def _load_fallback() -> _Pretrained:
 def _pretrained(
     architecture: Architecture, weights: Mapping[str, NDArray[Any]], place: str, source: str
 ) -> _Pretrained:
-    without = {name: values for name, values in weights.items() if name not in CLASSIFIER}
+    # Some files leave out the counters, which nothing is computed from.
+    counters = {name: np.array(0) for name in architecture.weight_names() if name.endswith("num_batches_tracked")}
+    without = counters | {name: values for name, values in weights.items() if name not in CLASSIFIER}
     check_weights(architecture, without, place)
     weight, bias = (weights.get(name) for name in CLASSIFIER)
     is_imagenet = weight is not None and weight.shape == (CLASS_COUNT, architecture.channels)
@@ -152,8 +154,18 @@ def _save(pretrained: _Pretrained, request: EncoderRequest, models_dir: Path) ->
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "encoder.onnx"
         if not (encoders_dir(models_dir) / card.encoder_id).exists():
-            onnx.save(efficientnet_graph(architecture, pretrained.weights, views), onnx_file)
+            onnx.save(_graph(pretrained, views), onnx_file)
         return save_encoder(encoders_dir(models_dir), card, onnx_file, _car_head(pretrained, len(views)))
+
+
+def _graph(pretrained: _Pretrained, views: tuple[int, ...]) -> onnx.ModelProto:
+    architecture = pretrained.architecture
+    try:
+        return efficientnet_graph(architecture, pretrained.weights, views)
+    except (IndexError, ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise WeightsUnavailableError(
+            f"the weights ({pretrained.source}) have other shapes than those of {architecture.name}: {error}"
+        ) from error
 
 
 def _car_head(pretrained: _Pretrained, views: int) -> CarHead | None:

@@ -72,7 +72,11 @@ def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         weights = load_file(path)
     except Exception as error:  # safetensors and the system each have their own for damaged and missing files
         raise unreadable(path, error) from error
-    return {name.removeprefix("module."): values for name, values in weights.items()}
+    return {name.removeprefix("module."): _in_single_precision(values) for name, values in weights.items()}
+
+
+def _in_single_precision(values: NDArray[Any]) -> NDArray[Any]:
+    return values if values.dtype.kind in "biu" else values.astype(np.float32)
 
 
 def unreadable(path: Path, error: Exception) -> WeightsUnavailableError:

@@ -118,7 +118,7 @@ def build_encoder(models_dir: Path, backbone: str, weights: str, views: tuple[in
         WeightsUnavailableError: the weights cannot be loaded.
     """
     card = fitting_encoder(models_dir, encoder_request(backbone, weights, views))
-    if card is not None and card.fallback_reason is None:
+    if card is not None and not card.stands_in:
         return find_encoder(models_dir)
     directory = export_encoder(load_backbone_or_fallback(backbone, weights, views), models_dir)
     use_encoder(models_dir, directory.name)

@@ -204,19 +204,25 @@ def test_time_that_is_over_leaves_out_what_is_not_ready_and_fetches_no_more(
     assert len(server.requests) <= 3 + photo_pipeline.FETCHES_PER_REQUEST + 1
 
 
-def test_a_large_request_does_not_keep_a_small_one_waiting(
-    pipeline: PhotoPipeline, encoder: Encoder, server: HttpServer
+@pytest.mark.parametrize("requests", [1, 8])
+def test_large_requests_do_not_keep_a_small_one_waiting(
+    pipeline: PhotoPipeline, encoder: Encoder, server: HttpServer, requests: int
 ) -> None:
     urls = serve(server, 1)
-    stuck = [Gate(i) for i in range(100)]
-    server.answers |= {f"/data/stuck-{i}.jpg": gate for i, gate in enumerate(stuck)}
-    large = pipeline.request(encoder, [f"/data/stuck-{i}.jpg" for i in range(100)])
-    assert all(gate.asked.wait(PATIENCE_S) for gate in stuck[: photo_pipeline.FETCHES_PER_REQUEST])
-    assert len(pipeline.request(encoder, urls).results()) == 1
-    assert not any(gate.asked.is_set() for gate in stuck[photo_pipeline.FETCHES_PER_REQUEST :])
-    large.close()
-    for gate in stuck:
-        gate.open()
+    stuck = [[Gate(i) for i in range(10)] for _ in range(requests)]
+    large = []
+    for number, gates in enumerate(stuck):
+        addresses = [f"/data/stuck-{number}-{i}.jpg" for i in range(len(gates))]
+        server.answers |= dict(zip(addresses, gates, strict=True))
+        large.append(pipeline.request(encoder, addresses))
+    at_once = photo_pipeline.FETCHES_PER_REQUEST
+    assert all(gate.asked.wait(PATIENCE_S) for gates in stuck for gate in gates[:at_once])
+    assert len(pipeline.request(encoder, urls).results(seconds=PATIENCE_S)) == 1
+    assert not any(gate.asked.is_set() for gates in stuck for gate in gates[at_once:])
+    for request, gates in zip(large, stuck, strict=True):
+        request.close()
+        for gate in gates:
+            gate.open()
 
 
 def test_many_requests_share_a_limited_number_of_threads(

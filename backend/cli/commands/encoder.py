@@ -50,7 +50,7 @@ def _create(services: Services, backbone: str, weights: str) -> None:
     if mirror:
         mirror.pull_encoders()
     card = fitting_encoder(settings.models_dir, encoder_request(backbone, weights, settings.views))
-    if card is None or card.fallback_reason:  # what stands in is replaced as soon as the weights can be had
+    if card is None or card.stands_in:  # what stands in is replaced as soon as the weights can be had
         card = read_card(_build(settings, backbone, weights))
     if mirror:
         mirror.push_encoders()
@@ -72,12 +72,17 @@ def _quantize(services: Services, project: int) -> None:
 
 
 def _build(settings: Settings, backbone: str, weights: str) -> Path:
-    # Both import packages that take a second or more, and that not every installation has.
-    if find_spec("onnx") and find_spec("huggingface_hub"):
-        from carcond.model.pretrained_encoder import build_pretrained_encoder, needs_torch  # noqa: PLC0415
+    missing = [name for name in ("onnx", "huggingface_hub") if find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"making an encoder needs {' and '.join(missing)}: run `scripts/setup up` in the checkout, or install "
+            "carcond with its extra `encoder`"
+        )
+    # Both import packages that take a second or more.
+    from carcond.model.pretrained_encoder import build_pretrained_encoder, needs_torch  # noqa: PLC0415
 
-        if not needs_torch(backbone, weights):
-            return build_pretrained_encoder(settings.models_dir, backbone, weights, settings.views)
+    if not needs_torch(backbone, weights):
+        return build_pretrained_encoder(settings.models_dir, backbone, weights, settings.views)
     check_packages(f"making an encoder of {backbone} with the weights {weights}")
     from carcond.training.network import build_encoder  # noqa: PLC0415
 

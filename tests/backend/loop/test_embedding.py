@@ -1,3 +1,4 @@
+import itertools
 import time
 from collections.abc import Callable, Sequence
 
@@ -97,7 +98,29 @@ def test_an_encoder_that_fails_is_not_held_against_the_photos(
     monkeypatch.setattr(services.encoder(services.encoder_id()), "embed", broken)
     with pytest.raises(EncoderError, match="out of memory"):
         embed()
-    assert photos(services)[0].problem is None
+    (photo,) = photos(services)
+    assert (photo.problem, photo.failures, photo.retry_at) == (None, 0, 0.0)
+
+
+def test_what_is_encoded_before_the_encoder_fails_is_kept(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers |= {f"/data/{i}.jpg": Reply(draw_photo(i)) for i in range(3)}
+    import_photos(services, [f"/data/{i}.jpg" for i in range(3)])
+    encoder = services.encoder(services.encoder_id())
+    whole, runs = encoder.embed, itertools.count()
+
+    def broken(pixels: FloatArray) -> FloatArray:
+        if next(runs):
+            raise EncoderError("out of memory")
+        return whole(pixels)
+
+    monkeypatch.setattr(encoder, "embed", broken)
+    monkeypatch.setattr(type(encoder), "batch_size", 1)
+    with pytest.raises(EncoderError, match="out of memory"):
+        embed()
+    assert len(embedded(services)) == 1
+    assert {photo.failures for photo in photos(services)} == {0}
 
 
 def test_an_embedded_photo_is_not_fetched_again(services: Services, server: HttpServer, embed: Embed) -> None:

@@ -98,6 +98,8 @@ def test_after_a_rollback_it_is_not_tried_again(large: Garage) -> None:
     large.take_over()
     large.services.registry(PROJECT).promote(before.number, "anna", "slower here", "rollback")
     assert (large.turn().candidate, serving_encoder(large)) == ("", BASE)
+    with pytest.raises(EncoderError, match="it was made before"):
+        quantize(large)
 
 
 @pytest.mark.usefixtures("faster")

@@ -94,6 +94,24 @@ def test_pixels_of_another_shape_or_type_are_refused(encoder: Encoder, pixels: N
         encoder.embed(pixels)
 
 
+def test_an_encoder_that_fails_while_it_runs_is_an_encoder_error(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bad allocation")
+
+    monkeypatch.setattr(encoder, "_session", Broken())
+    with pytest.raises(EncoderError, match="cannot be run by ONNX Runtime: bad allocation"):
+        encoder.embed(np.zeros((1, 3, encoder.spec.size, encoder.spec.size), np.float32))
+
+
+def test_the_fallback_stands_in_and_what_was_tuned_from_it_does_not(encoder: Encoder) -> None:
+    stand_in = encoder.card.model_copy(update={"fallback_reason": "no hub", "weights_source": "package: lite0 0.1.0"})
+    tuned = stand_in.model_copy(update={"weights_source": f"fine-tuned on 90 photos from {stand_in.weights_source}"})
+    assert (encoder.card.stands_in, stand_in.stands_in, tuned.stands_in) == (False, True, False)
+
+
 def test_a_missing_directory_is_an_encoder_error(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"encoder\.json cannot be read"):
         Encoder.load(tmp_path / "nowhere")

@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from carcond.errors import WeightsUnavailableError
 from carcond.model import pretrained_encoder
@@ -61,6 +62,38 @@ def test_without_the_hub_the_fallback_is_built_loudly_and_looked_for_again(
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert sum("NOT USING efficientnet_b4!" in each for each in warnings) == 2
     assert Encoder.load(directory).dimension == 2 * 1280
+
+
+def test_an_encoder_that_was_tuned_from_the_fallback_stays_in_use(
+    tmp_path: Path, lite0_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = build_pretrained_encoder(tmp_path, LITE0, str(lite0_weights), VIEWS)
+    card = directory / "encoder.json"
+    tuned = {"fallback_reason": "no hub", "weights_source": "fine-tuned on 90 photos from package: lite0 0.1.0"}
+    card.write_text(json.dumps(json.loads(card.read_text()) | tuned))
+    monkeypatch.delattr(pretrained_encoder, "_load_or_fallback")
+    assert build_pretrained_encoder(tmp_path, LITE0, str(lite0_weights), VIEWS) == directory
+
+
+def test_half_precision_and_missing_counters_give_the_encoder_of_the_values(
+    tmp_path: Path, lite0_weights: Path
+) -> None:
+    halves = {name: values.half() for name, values in load_file(lite0_weights).items() if "num_batches" not in name}
+    save_file(halves, tmp_path / "halves.safetensors")
+    counters = {name: values for name, values in load_file(lite0_weights).items() if "num_batches" in name}
+    save_file({name: values.float() for name, values in halves.items()} | counters, tmp_path / "same.safetensors")
+    cards = [
+        read_card(build_pretrained_encoder(tmp_path / name, LITE0, str(tmp_path / f"{name}.safetensors"), VIEWS))
+        for name in ("halves", "same")
+    ]
+    assert cards[0].encoder_id == cards[1].encoder_id
+
+
+def test_weights_of_other_shapes_are_refused(tmp_path: Path, lite0_weights: Path) -> None:
+    odd = load_file(lite0_weights) | {"blocks.3.1.conv_pw.weight": torch.zeros(7, 7, 1, 1)}
+    save_file(odd, tmp_path / "odd.safetensors")
+    with pytest.raises(WeightsUnavailableError, match="other shapes than those of tf_efficientnet_lite0"):
+        build_pretrained_encoder(tmp_path / "models", LITE0, str(tmp_path / "odd.safetensors"), VIEWS)
 
 
 def test_an_encoder_in_use_is_not_built_again(
