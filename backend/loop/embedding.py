@@ -16,7 +16,7 @@ from backend.photo_pipeline import FETCHES_PER_REQUEST, EncodedPhoto, PhotoReque
 from backend.services import Services
 from carcond.arrays import FloatArray
 from carcond.data.images import STATS_SIDE, ImageStats, decode_photo, measure_image
-from carcond.errors import CarcondError, PhotoFetchError, UnreadableImageError
+from carcond.errors import CarcondError, EncoderError, PhotoFetchError, UnreadableImageError
 from carcond.model.encoder import BATCH_SIZE
 from carcond.store.store import Store
 from carcond.store.tables import Photo
@@ -115,6 +115,10 @@ def _embed(
             _keep(services.store, project_id, encoder_id, batch, request.results())
             done += len(batch)
             progress("embedding photos", done, len(waiting))
+    except EncoderError:
+        for batch, _ in ahead:
+            services.store.update_photos(project_id, [_before_try(photo) for photo in batch])
+        raise
     finally:
         for _, request in ahead:
             request.close()
@@ -169,13 +173,20 @@ def _keep(
             changes.append({"task_id": photo.task_id, **_failure(found, photo.failures + 1)})
         else:  # the encoder failed, not the photo: the try that was noted does not count
             broken = found
-            before = {"problem": photo.problem, "failures": photo.failures, "retry_at": photo.retry_at}
-            changes.append({"task_id": photo.task_id, **before})
-    # Before the embeddings: a photo that has both is never processed again.
-    store.update_photos(project_id, changes)
-    store.put_embeddings(project_id, encoder_id, embeddings)
+            changes.append(_before_try(photo))
+    store.put_encoded(project_id, encoder_id, {photo.task_id: photo.url for photo in batch}, changes, embeddings)
     if broken:
         raise broken
+
+
+def _before_try(photo: Photo) -> dict[str, Any]:
+    """What `_note_try` has changed, as it was."""
+    return {
+        "task_id": photo.task_id,
+        "problem": photo.problem,
+        "failures": photo.failures,
+        "retry_at": photo.retry_at,
+    }
 
 
 def _facts(photo: EncodedPhoto) -> dict[str, Any]:

@@ -19,7 +19,10 @@ def settle(store: Store, project_id: int, snapshot: Snapshot) -> bool:
     """
     facts = snapshot.facts
     is_settled = facts.sides != 0
-    arrived = ~is_settled & (facts.groups != NONE)
+    grouped = facts.groups != NONE
+    # A group of deleted photos alone waits for one of them to come back.
+    present = np.unique(facts.groups[grouped & (is_settled | ~facts.gone)])
+    arrived = grouped & ~is_settled & np.isin(facts.groups, present)
     if not arrived.any():
         return False
     groups = np.unique(facts.groups[arrived])
@@ -34,8 +37,9 @@ def settle(store: Store, project_id: int, snapshot: Snapshot) -> bool:
     generator = np.random.default_rng((project_id, int(is_settled.sum())))
     changed = split_imported(photos, classes, asked, generator)
     changed += assign_splits(photos, snapshot.labels)
+    arrived_groups = set(groups.tolist())
     changed += draw_holdout(
-        [photo for photo in photos if photo.group in set(groups.tolist())],
+        [photo for photo in photos if photo.group in arrived_groups],
         len(np.unique(facts.groups[elsewhere])),
         drawn_elsewhere=bool(facts.drawn[elsewhere].any()),
     )

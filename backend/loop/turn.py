@@ -233,6 +233,7 @@ class Loop:
             if error.status == httpx.codes.NOT_FOUND:
                 # Deleted: the reconcile must not request turns for it for ever. Its versions stay on disk.
                 self._store.retire_project(self._project_id)
+                self._services.remove_pools(self._project_id, ())
                 raise ProjectGoneError(str(error), error.status) from error
             raise
         binding = bind_label_config(project.label_config)

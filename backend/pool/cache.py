@@ -5,7 +5,6 @@ with the store's: where they differ, or the store is older than the files, every
 backup, another store, or files that were torn cost time and nothing else.
 """
 
-import errno
 import logging
 from pathlib import Path
 
@@ -61,10 +60,8 @@ class PoolCache:
                     files.publish(KeptPool(reader.number(), facts))
                 return _usable(facts, files)
         except OSError as error:
-            # Processes that only show a pool may have the models without the right to write.
-            level = logging.DEBUG if error.errno in (errno.EROFS, errno.EACCES) else logging.ERROR
             what = "project %d: its photos are read from the store, which takes a while, and not kept in %s: %s"
-            logger.log(level, what, self._project_id, self._directory, error)
+            logger.warning(what, self._project_id, self._directory, error)
         embeddings = MemoryEmbeddings()
         with self._store.changes(self._project_id) as reader:
             return _usable(self._follow(reader, embeddings, PoolFacts.empty(), since=_BEFORE_ALL), embeddings)

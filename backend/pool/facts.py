@@ -56,7 +56,7 @@ class HeldPredictions:
     @classmethod
     def joined(cls, parts: "Sequence[HeldPredictions]") -> Self:
         """Predictions of several parts, at least one."""
-        names = np.unique(np.concatenate([part.names for part in parts]))
+        names = np.unique(np.concatenate([part.names[np.unique(part.versions)] for part in parts]))  # those in use
         versions = [np.searchsorted(names, part.names)[part.versions] for part in parts]
         return cls(
             np.concatenate([part.task_ids for part in parts]),

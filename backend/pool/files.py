@@ -5,16 +5,18 @@ tail of embeddings that nothing names, and the next one writes over it. Its arch
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import mmap
 import os
 import secrets
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,9 @@ HalfArray = npt.NDArray[np.float16]
 
 _FACTS, _LOCK = "facts.npz", "lock"
 _FORMAT = 1
+# A page of the dashboard that reads a large pool anew must not hold up a turn for ever.
+LOCK_PATIENCE_S = 60.0
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class PoolFiles:
             if header["format"] != _FORMAT or size < header["count"] * header["length"] * 2:
                 return None
             kept = KeptPool(header["number"], PoolFacts.from_arrays(arrays))
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        except (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile):
             return None
         self._name, self.count, self._length = header["embeddings"], header["count"], header["length"]
         return kept
@@ -138,6 +143,8 @@ class PoolFiles:
         for other in self._directory.glob("embeddings-*.f2"):
             if other.name != self._name:
                 other.unlink(missing_ok=True)  # processes that have mapped it keep it
+        for torn in self._directory.glob(".*.npz"):
+            torn.unlink(missing_ok=True)  # of a process that was killed
 
     def rows(self, places: IntArray) -> HalfArray:
         """Embeddings ``(P, D)`` at some rows."""
@@ -162,9 +169,21 @@ def locked(directory: Path) -> Iterator[PoolFiles]:
     """The files of a pool, while no other process changes them.
 
     Raises:
-        OSError: the disk refused.
+        OSError: the disk refused, or another process has held them for longer than `LOCK_PATIENCE_S`.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o750)
     with (directory / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while not _lock(lock):
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process holds its lock", str(directory))
+            time.sleep(_POLL_S)
         yield PoolFiles(directory)
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -364,10 +364,36 @@ class Store:
     def put_embeddings(self, project_id: int, encoder_id: str, vectors: Mapping[int, npt.NDArray[np.float32]]) -> None:
         """Keep embeddings: task id -> (D,)."""
         with self._numbered(project_id) as (session, number):
-            give_number(session, project_id, list(vectors), number)
-            for task_id, vector in vectors.items():
-                packed = vector.astype(EMBEDDING_DTYPE).tobytes()
-                session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
+            _put_embeddings(session, project_id, number, encoder_id, vectors)
+
+    def put_encoded(
+        self,
+        project_id: int,
+        encoder_id: str,
+        urls: Mapping[int, str],
+        changes: Iterable[Mapping[str, Any]],
+        vectors: Mapping[int, npt.NDArray[np.float32]],
+    ) -> None:
+        """Keep what was found in photos; of photos that were exchanged meanwhile nothing is kept.
+
+        Args:
+            project_id: the project.
+            encoder_id: made the embeddings.
+            urls: task id -> address that the photo was fetched from.
+            changes: see `update_photos`.
+            vectors: see `put_embeddings`.
+        """
+        with self._numbered(project_id) as (session, number):
+            query = select(Photo.task_id, Photo.url)
+            same = {
+                task_id
+                for ids in _chunks(list(urls))
+                for task_id, url in session.execute(query.where(_are(Photo, project_id, ids)))
+                if url == urls[task_id]
+            }
+            _update_photos(session, project_id, number, (row for row in changes if row["task_id"] in same))
+            kept = {task_id: vector for task_id, vector in vectors.items() if task_id in same}
+            _put_embeddings(session, project_id, number, encoder_id, kept)
 
     def embeddings_of(
         self, project_id: int, encoder_id: str, task_ids: Sequence[int]
@@ -417,13 +443,23 @@ class Store:
         rows = list(changes)
         if rows:
             with self._numbered(project_id) as (session, number):
-                for row in rows:
-                    values = {key: value for key, value in row.items() if key != "task_id"}
-                    session.execute(
-                        update(Photo)
-                        .where(Photo.project_id == project_id, Photo.task_id == row["task_id"])
-                        .values(**values, change=number)
-                    )
+                _update_photos(session, project_id, number, rows)
+
+
+def _update_photos(session: Session, project_id: int, number: int, changes: Iterable[Mapping[str, Any]]) -> None:
+    for row in changes:
+        values = {key: value for key, value in row.items() if key != "task_id"}
+        is_it = (Photo.project_id == project_id, Photo.task_id == row["task_id"])
+        session.execute(update(Photo).where(*is_it).values(**values, change=number))
+
+
+def _put_embeddings(
+    session: Session, project_id: int, number: int, encoder_id: str, vectors: Mapping[int, npt.NDArray[np.float32]]
+) -> None:
+    give_number(session, project_id, list(vectors), number)
+    for task_id, vector in vectors.items():
+        packed = vector.astype(EMBEDDING_DTYPE).tobytes()
+        session.merge(Embedding(project_id=project_id, task_id=task_id, encoder_id=encoder_id, vector=packed))
 
 
 def _unpacked(vector: bytes) -> npt.NDArray[np.float32]:

@@ -102,6 +102,52 @@ def test_an_encoder_that_fails_is_not_held_against_the_photos(
     assert (photo.problem, photo.failures, photo.retry_at) == (None, 0, 0.0)
 
 
+def test_an_encoder_that_fails_is_not_held_against_the_next_batch_either(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 3 * BATCH_SIZE
+    server.answers |= {f"/data/{i}.jpg": Reply(draw_photo(i)) for i in range(count)}
+    import_photos(services, [f"/data/{i}.jpg" for i in range(count)])
+
+    def broken(_: FloatArray) -> FloatArray:
+        raise EncoderError("out of memory")
+
+    monkeypatch.setattr(services.encoder(services.encoder_id()), "embed", broken)
+    with pytest.raises(EncoderError, match="out of memory"):
+        embed()
+    assert {(photo.problem, photo.failures, photo.retry_at) for photo in photos(services)} == {(None, 0, 0.0)}
+
+
+def test_a_photo_that_is_exchanged_while_it_is_encoded_is_embedded_anew(
+    services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers |= {"/data/old.jpg": Reply(draw_photo(1)), "/data/new.jpg": Reply(draw_photo(2))}
+    import_photos(services, ["/data/old.jpg"])
+    encoder = services.encoder(services.encoder_id())
+    whole = encoder.embed
+
+    def exchange(pixels: FloatArray) -> FloatArray:
+        import_photos(services, ["/data/new.jpg"])
+        return whole(pixels)
+
+    monkeypatch.setattr(encoder, "embed", exchange)
+    embed()
+    assert (embedded(services), photos(services)[0].phash) == ([], None)
+    monkeypatch.setattr(encoder, "embed", whole)
+    embed()
+    (task_ids, rows) = services.store.embeddings(PROJECT, services.encoder_id())
+    assert task_ids.tolist() == [1]
+    np.testing.assert_allclose(rows[0], encoder.embed_photo(draw_photo(2), 10**6), rtol=2e-3, atol=1e-4)
+
+
+def test_photos_behind_the_first_ones_are_left_too(
+    services: Services, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.loop.waiting_photos._AT_ONCE", 3)
+    import_photos(services, [f"/data/{i}.jpg" for i in range(7)])
+    assert embed(seconds=0) == 7
+
+
 def test_what_is_encoded_before_the_encoder_fails_is_kept(
     services: Services, server: HttpServer, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,9 @@ def test_photos_that_arrive_get_the_split_they_would_get_with_all_photos_in_sigh
             predicted = bool(generator.random() < 0.3)
             add(stores, arrived, group, predicted=predicted)
             if generator.random() < 0.6:
-                labels[arrived] = ConsensusLabel({"damage": str(generator.choice(["intact", "damaged"]))}, {}, ())
+                labels[arrived] = ConsensusLabel(
+                    {"damage": str(generator.choice(["intact", "damaged"], p=[0.9, 0.1]))}, {}, ()
+                )
         present = {i for i in range(1, arrived + 1) if generator.random() < 0.95}
         for store in stores:
             store.mark_gone(PROJECT, present)
@@ -69,6 +71,14 @@ def test_photos_that_arrive_get_the_split_they_would_get_with_all_photos_in_sigh
         assert splits(stores[0]) == splits(stores[1])
     for store in stores:
         store.close()
+
+
+def test_a_group_of_deleted_photos_waits_unread_for_one_to_come_back(store: Store, tmp_path: Path) -> None:
+    add([store], 1, 7, predicted=False)
+    store.mark_gone(PROJECT, set())
+    assert not settle(store, PROJECT, snapshot(store, tmp_path, {}))
+    add([store], 1, 7, predicted=False)
+    assert settle(store, PROJECT, snapshot(store, tmp_path, {}))
 
 
 def test_photos_that_are_settled_are_not_read_again(store: Store, tmp_path: Path) -> None:

@@ -210,9 +210,13 @@ def test_without_an_encoder_nothing_is_written(garage: Garage) -> None:
 def test_a_deleted_project_is_asked_for_once_and_no_more(services: Services) -> None:
     store = services.store
     store.add_project(PROJECT + 1)
+    services.pool(PROJECT + 1, services.encoder_id()).read()
+    kept = services.settings.models_dir / "cache" / "pools" / str(PROJECT + 1)
+    assert kept.is_dir()
     with pytest.raises(LabelStudioError):
         Loop(services, PROJECT + 1, lambda *_: None).turn()
     assert PROJECT + 1 not in store.project_ids()
+    assert list(kept.iterdir()) == []
 
 
 # The clock

@@ -13,6 +13,7 @@ import pytest
 
 from backend.pool.cache import PoolCache
 from backend.pool.facts import NONE, SIDES, PoolFacts
+from backend.pool.files import locked
 from carcond import files as carcond_files
 from carcond.arrays import FloatArray
 from carcond.data.split import photo_draw
@@ -255,7 +256,10 @@ def test_a_process_killed_before_the_facts_loses_nothing(
     assert size(folder) == 3
 
 
-@pytest.mark.parametrize("damage", ["truncated facts", "other bytes", "shorter embeddings", "no embeddings"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated facts", "other bytes", "another version of the archive", "shorter embeddings", "no embeddings"],
+)
 def test_damaged_files_are_read_anew(store: Store, folder: Path, damage: str) -> None:
     mirror(store, *range(1, 30))
     embed(store, *range(1, 30))
@@ -267,6 +271,9 @@ def test_damaged_files_are_read_anew(store: Store, folder: Path, damage: str) ->
     elif damage == "other bytes":
         middle = data.index(b"task_ids.npy") + 180
         data[middle] ^= 0xFF
+        facts.write_bytes(data)
+    elif damage == "another version of the archive":
+        data[data.index(b"PK\x01\x02") + 6] ^= 0xFF
         facts.write_bytes(data)
     elif damage == "shorter embeddings":
         os.truncate(embeddings, 2 * DIMENSION * 28)
@@ -281,7 +288,35 @@ def test_a_disk_that_refuses_costs_time_only(store: Store, tmp_path: Path, caplo
     embed(store, 1, 2)
     (tmp_path / "file").write_text("no folder can be made below it")
     read(store, tmp_path / "file" / "pool")
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_process_that_holds_the_files_holds_up_nobody_for_ever(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("backend.pool.files.LOCK_PATIENCE_S", 0.1)
+    mirror(store, 1, 2)
+    embed(store, 1, 2)
+    with locked(folder):
+        read(store, folder)
+    assert "another process holds its lock" in caplog.text
+
+
+def test_files_of_killed_processes_are_removed(store: Store, folder: Path) -> None:
+    mirror(store, 1)
+    read(store, folder)
+    (folder / ".a1b2c3.npz").write_bytes(b"half")
+    embed(store, 1)
+    read(store, folder)
+    assert sorted(path.suffix for path in folder.iterdir()) == ["", ".f2", ".npz"]
+
+
+def test_names_of_former_versions_are_forgotten(store: Store, folder: Path) -> None:
+    mirror(store, 1)
+    for number in range(1, 5):
+        store.put_prediction(prediction(1, version=f"carcond-{number:04d}"))
+        facts = read(store, folder)
+    assert facts.held.names.tolist() == ["carcond-0004"]
 
 
 def test_leftovers_of_exchanged_photos_are_removed(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

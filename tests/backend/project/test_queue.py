@@ -27,6 +27,17 @@ def test_only_unlabelled_photos_of_the_serving_version_are_in_it(trained: tuple[
     assert queued == set(ids[12:])
 
 
+def test_a_skipped_photo_is_not_in_it_though_the_serving_version_predicts_it(
+    trained: tuple[Garage, list[int]],
+) -> None:
+    garage, ids = trained
+    garage.studio.annotate(ids[20], cancelled=True)
+    garage.turn()
+    assert garage.studio.prediction(ids[20]).model_version == garage.studio.project(PROJECT).model_version
+    queued = {photo.task_id for photo in queued_photos(garage.services, PROJECT, 100)}
+    assert queued == set(ids[12:]) - {ids[20]}
+
+
 def test_answers_are_those_that_label_studio_holds(trained: tuple[Garage, list[int]]) -> None:
     garage, _ = trained
     held = {task.id: task.predictions[0] for task in garage.studio.tasks(PROJECT) if not task.annotations}

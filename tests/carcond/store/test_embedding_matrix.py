@@ -13,7 +13,7 @@ def test_every_finite_half_precision_number_is_converted_exactly() -> None:
     np.testing.assert_array_equal(np.signbit(converted), np.signbit(finite))
 
 
-@pytest.mark.parametrize("rows", [np.arange(1300), np.arange(1300)[::-1], np.array([7, 3, 3]), np.arange(0)])
+@pytest.mark.parametrize("rows", [np.arange(1300), np.arange(1300)[::-1], np.array([0, 2, 1, 3]), np.arange(0)])
 def test_blocks_are_the_chosen_rows_in_order(rows: np.ndarray) -> None:  # type: ignore[type-arg]
     halves = np.random.default_rng(0).normal(size=(1300, 5)).astype(np.float16)
     matrix = EmbeddingMatrix(halves, rows)
