@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-_TOKEN = "CARCOND_BENCH_TOKEN"  # noqa: S105 - a variable's name
+_TOKEN = "NAIVE_PREDICTOR_TOKEN"  # noqa: S105 - a variable's name
 
 
 class NaivePredictor:

@@ -55,6 +55,7 @@ def client(
         CARCOND_BASIC_AUTH_USER=CREDENTIALS[0],
         CARCOND_BASIC_AUTH_PASSWORD=PASSWORD,
     )
+    get_services().store  # noqa: B018 - made before the first request, as the server does
     queue = get_job_queue()
     worker = SimpleWorker(queue.queues(), connection=queue.redis, serializer=JSONSerializer)
     worker.register_birth()  # type: ignore[no-untyped-call]  # rq leaves it untyped
