@@ -47,7 +47,7 @@ def bench_loop(
     project_id = stack.provision("bench").project_id
     imported = stack.import_photos(project_id, photos)
     say(f"{imported} photos imported; embedding them")
-    bench = _Bench(stack, project_id, truth)
+    bench = LoopBench(stack, project_id, truth)
     bench.wait_until_embedded(imported)
     curve = []
     waits: list[float] = []
@@ -93,7 +93,9 @@ def median_stages(waits: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: round(float(np.median([wait[name] for wait in waits])), 3) for name in names}
 
 
-class _Bench:
+class LoopBench:
+    """Labels one photo after the other, and waits for the order of a model that knows each."""
+
     def __init__(self, stack: Stack, project_id: int, truth: Mapping[str, Truth]) -> None:
         environment = stack.environment
         self._models_dir = Path(environment["CARCOND_MODELS_DIR"])
@@ -110,7 +112,7 @@ class _Bench:
 
     def wait_until_embedded(self, photos: int) -> None:
         """Wait until every photo has an embedding and the first queue is served."""
-        _wait(
+        wait_for(
             lambda: (
                 len(self._store.embeddings(self._project_id, self.encoder_id)[0]) == photos
                 and self._api.project(self._project_id).model_version.startswith("carcond-")
@@ -126,7 +128,7 @@ class _Bench:
         """
         if self._registry.current() is None and not self._classes_seen():
             return None
-        _wait(lambda: self._serves_label(done.task_id), f"the label of task {done.task_id} to be learned")
+        wait_for(lambda: self._serves_label(done.task_id), f"the label of task {done.task_id} to be learned")
         return time.monotonic() - done.submitted_at
 
     def _serves_label(self, task_id: int) -> bool:
@@ -210,7 +212,12 @@ class _Bench:
         }
 
 
-def _wait(is_done: Callable[[], bool], what: str, patience_s: float = _PATIENCE_S) -> None:
+def wait_for(is_done: Callable[[], bool], what: str, patience_s: float = _PATIENCE_S) -> None:
+    """Wait until something is done.
+
+    Raises:
+        StackError: it is not within `patience_s` seconds.
+    """
     deadline = time.monotonic() + patience_s
     while not is_done():
         if time.monotonic() > deadline:

@@ -15,14 +15,14 @@ from carcond.data.synthetic_photos import draw_samples
 from carcond.registry.registry import Registry
 from carcond.store.store import Store
 from scripts.bench_load import import_again
-from scripts.oracle import Oracle, read_truth
+from scripts.bench_loop import LoopBench, wait_for
+from scripts.oracle import read_truth
 from scripts.preflight import StackError
 from scripts.process_use import measured_processes
 from scripts.stack import Stack
 
 _PHOTOS = 60
 _PATIENCE_S = 3600.0
-_POLL_S = 0.05
 _CHUNK = 1000
 _COUNTING_S = 20.0
 # Of the noise that makes one embedding out of another, as a share of the embeddings' own spread.
@@ -46,9 +46,9 @@ def bench_scale(stack: Stack, *, tasks: int, labels: int, say: Callable[[str], N
         draw_samples(photos, _PHOTOS, seed=0, labels=True)
         project_id = stack.provision("scale").project_id
         stack.import_photos(project_id, photos)
-        oracle = Oracle(stack.api(), project_id, read_truth(photos / "labels.csv"))
-        oracle.label_until_versioned()
-        scale = _Scale(stack, project_id)
+        bench = LoopBench(stack, project_id, read_truth(photos / "labels.csv"))
+        bench.oracle.label_until_versioned()
+        scale = _Scale(stack, project_id, bench)
         report: dict[str, Any] = {
             "tasks": tasks,
             "import_s": _seconds(lambda: import_again(stack, project_id, tasks - _PHOTOS)),
@@ -60,7 +60,7 @@ def bench_scale(stack: Stack, *, tasks: int, labels: int, say: Callable[[str], N
         with measured_processes(stack) as uses:
             report["first_queue_s"] = _seconds(scale.wait_until_queued)
             say(f"first queue after {report['first_queue_s']} s")
-            rows = [scale.label(oracle) for _ in range(labels)]
+            rows = [scale.label() for _ in range(labels)]
             report["predictions_a_second"] = scale.predictions_a_second()
         report["memory_mb"] = {server: round(max(use[1] for use in rows)) for server, rows in uses.items()}
         report["median_s"] = {key: round(float(np.median([row[key] for row in rows])), 3) for key in rows[-1]}
@@ -69,10 +69,10 @@ def bench_scale(stack: Stack, *, tasks: int, labels: int, say: Callable[[str], N
 
 
 class _Scale:
-    def __init__(self, stack: Stack, project_id: int) -> None:
+    def __init__(self, stack: Stack, project_id: int, bench: LoopBench) -> None:
         environment = stack.environment
         self._project_id = project_id
-        self._api = stack.api()
+        self._bench = bench
         self._redis_url = stack.redis_url
         self._store = Store(environment["DATABASE_URL"])
         self._registry = Registry(Path(environment["CARCOND_MODELS_DIR"]), project_id)
@@ -86,7 +86,7 @@ class _Scale:
 
     def wait_until_read(self, tasks: int) -> None:
         """Wait until the store has all tasks."""
-        _wait(lambda: self._store.photo_count(self._project_id) >= tasks, "the tasks to be read")
+        wait_for(lambda: self._store.photo_count(self._project_id) >= tasks, "the tasks to be read", _PATIENCE_S)
 
     def fill(self) -> None:
         """Give every photo without an embedding one, and a hash of its own, so that it is nobody's near-duplicate."""
@@ -108,33 +108,23 @@ class _Scale:
     def wait_until_queued(self) -> None:
         """Wait for a turn that began after the store was filled."""
         began = time.time()
-        _wait(lambda: self._last_turn_began() > began, "a turn over all photos")
+        wait_for(lambda: self._last_turn_began() > began, "a turn over all photos", _PATIENCE_S)
 
-    def label(self, oracle: Oracle) -> dict[str, float]:
+    def label(self) -> dict[str, float]:
         """Label one photo, and wait for the order of a version that knows it: seconds of all stages."""
         asked = time.monotonic()
-        done = oracle.label_next()
+        done = self._bench.oracle.label_next()
         if done is None:
             raise StackError("expected a task to label, and there is none")
-        answered = time.monotonic()
-        _wait(lambda: self._serves(done.task_id), f"the label of task {done.task_id} to be learned")
-        return {
-            "serve_and_submit": answered - asked,
-            "submit_to_order": time.monotonic() - done.submitted_at,
-            **self._last_turn().seconds,
-        }
+        served = time.monotonic() - asked
+        wait = self._bench.wait_for_order(done) or 0.0
+        return {"serve_and_submit": served, "submit_to_order": wait, **self._bench.turn_seconds}
 
     def predictions_a_second(self) -> float:
         """New predictions a second while nobody labels."""
         before = self._store.prediction_count(self._project_id)
         time.sleep(_COUNTING_S)
         return round((self._store.prediction_count(self._project_id) - before) / _COUNTING_S, 1)
-
-    def _serves(self, task_id: int) -> bool:
-        version = self._registry.current()
-        if version is None or not any(row["task"] == task_id for row in self._registry.labels(version.number)):
-            return False
-        return self._api.project(self._project_id).model_version == version.name
 
     def _last_turn(self) -> Turns:
         with Redis.from_url(self._redis_url) as redis:
@@ -149,11 +139,3 @@ def _seconds(work: Callable[[], None]) -> float:
     began = time.monotonic()
     work()
     return round(time.monotonic() - began, 1)
-
-
-def _wait(is_done: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not is_done():
-        if time.monotonic() > deadline:
-            raise StackError(f"waited {_PATIENCE_S:.0f} s for {what}; see the stack's logs")
-        time.sleep(_POLL_S)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.photo_pipeline import FETCHES_PER_REQUEST
 from backend.services import Services
 from backend.snapshot import Snapshot
 from carcond.arrays import UNKNOWN, FloatArray
@@ -31,7 +32,6 @@ COMPARED_PHOTOS = 400
 # Shares of the convolutions, from the first one on, that stay in fp32, as docs/encoder.md measures: the first ones have
 # few channels of very different ranges, and large activations that cost time to round. The first accepted is taken.
 _FLOAT_SHARES = (1 / 6, 1 / 3)
-_FETCHERS = 4
 
 Tell = Callable[[str], None]
 """Progress callback with a line of text."""
@@ -190,7 +190,7 @@ class _Attempt:
         pixels = np.memmap(file, np.float32, "w+", shape=(max(1, len(tasks)), 3, size, size))
         file.unlink()  # gone with this process, however it ends
         read: list[int] = []
-        with ThreadPoolExecutor(_FETCHERS) as pool:
+        with ThreadPoolExecutor(FETCHES_PER_REQUEST) as pool:
             for start in range(0, len(tasks), BATCH_SIZE):
                 batch = tasks[start : start + BATCH_SIZE]
                 for task_id, photo in zip(batch, pool.map(self._read, [urls[i] for i in batch]), strict=True):

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from sqlalchemy.orm import Session
 
 from carcond.arrays import BoolArray, DoubleArray, IntArray
 from carcond.store.tables import Embedding, Photo, PoolChange, PredictionRow
+
+T = TypeVar("T")
 
 _LARGEST_STEP = 1 << 16
 # Sums of numbers modulo this prime stay in 64 bits for 10^12 photos.
@@ -60,11 +63,9 @@ def next_number(session: Session, project_id: int) -> int:
 
 def give_number(session: Session, project_id: int, task_ids: Sequence[int], number: int) -> None:
     """Give photos the number of their last change."""
-    for start in range(0, len(task_ids), _CHUNK):
+    for ids in chunks(task_ids):
         session.execute(
-            update(Photo)
-            .where(Photo.project_id == project_id, Photo.task_id.in_(task_ids[start : start + _CHUNK]))
-            .values(change=number)
+            update(Photo).where(Photo.project_id == project_id, Photo.task_id.in_(ids)).values(change=number)
         )
 
 
@@ -146,7 +147,7 @@ class ChangeReader:
         """Predictions of some tasks."""
         rows = [
             row
-            for ids in _chunks(task_ids)
+            for ids in chunks(task_ids.tolist())
             for row in self._connection.execute(_PREDICTIONS, {"project_id": self._project_id, "task_ids": ids})
         ]
         tasks, versions, slots, scores = zip(*rows, strict=True) if rows else ((),) * 4
@@ -163,7 +164,7 @@ class ChangeReader:
         Yields:
             Task ids ``(B,)`` and their embeddings ``(B, D)``; tasks without one are left out.
         """
-        for ids in _chunks(task_ids):
+        for ids in chunks(task_ids.tolist()):
             wanted = {"project_id": self._project_id, "encoder_id": encoder_id, "task_ids": ids}
             rows = self._connection.execute(_VECTORS, wanted).all()
             if rows:
@@ -187,6 +188,7 @@ def checksum_of(changes: IntArray) -> tuple[int, int]:
     return len(changes), int((changes % _MODULUS).sum())
 
 
-def _chunks(task_ids: IntArray) -> Iterator[list[int]]:
-    for start in range(0, len(task_ids), _CHUNK):
-        yield task_ids[start : start + _CHUNK].tolist()
+def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts that one statement accepts."""
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,12 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.orm import Session
 
 from carcond.errors import StoreError
-from carcond.store.changes import ChangeReader, give_number, next_number, read_changes
+from carcond.store.changes import ChangeReader, chunks, give_number, next_number, read_changes
 from carcond.store.database import open_database, reason
 from carcond.store.tables import AnnotationRow, Connection, Embedding, OpenTask, Photo, PredictionRow, Project
 
 # Half precision halves the store, and moves a probability by less than 0.001.
 EMBEDDING_DTYPE: Final = np.dtype("<f2")
-# SQLite accepts a limited number of variables in one statement.
-_CHUNK = 500
 
 # Built once: each `/predict` sends it, and building takes longer than the database's answer.
 _photos, _embeddings = Photo.__table__.c, Embedding.__table__.c
@@ -42,7 +40,6 @@ _KEPT_PHOTOS = (
     )
 )
 
-T = TypeVar("T")
 MirrorTable = Photo | AnnotationRow | PredictionRow | Embedding
 
 
@@ -198,7 +195,7 @@ class Store:
         """Replace the mirror of these tasks. A changed photo address drops the photo's embeddings."""
         # A page read while tasks change can contain a task a second time: the last one counts.
         latest = {task.task_id: task for task in tasks}
-        for chunk in _chunks(list(latest.values())):
+        for chunk in chunks(list(latest.values())):
             ids = [task.task_id for task in chunk]
             with self._numbered(project_id) as (session, number):
                 known = {p.task_id: p for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))}
@@ -227,7 +224,7 @@ class Store:
         with self._numbered(project_id) as (session, number):
             rows = session.scalars(select(Photo.task_id).where(Photo.project_id == project_id, ~Photo.gone))
             gone = [task_id for task_id in rows if task_id not in present]
-            for ids in _chunks(gone):
+            for ids in chunks(gone):
                 session.execute(update(Photo).where(_are(Photo, project_id, ids)).values(gone=True, change=number))
                 for table in (AnnotationRow, PredictionRow):
                     session.execute(delete(table).where(_are(table, project_id, ids)))
@@ -244,7 +241,7 @@ class Store:
         with self.session() as session:
             found = [
                 p
-                for ids in _chunks(task_ids)
+                for ids in chunks(task_ids)
                 for p in session.scalars(select(Photo).where(_are(Photo, project_id, ids)))
             ]
         return sorted(found, key=lambda photo: photo.task_id)
@@ -260,7 +257,7 @@ class Store:
         with self.session() as session:
             return {
                 task_id: url
-                for ids in _chunks(task_ids)
+                for ids in chunks(task_ids)
                 for task_id, url in session.execute(
                     select(Photo.task_id, Photo.url).where(_are(Photo, project_id, ids))
                 )
@@ -302,7 +299,7 @@ class Store:
         with self.session() as session:
             rows = [
                 row
-                for ids in _chunks(task_ids)
+                for ids in chunks(task_ids)
                 for row in session.scalars(select(PredictionRow).where(_are(PredictionRow, project_id, ids)))
             ]
         return sorted(rows, key=lambda row: row.prediction_id)
@@ -387,7 +384,7 @@ class Store:
             query = select(Photo.task_id, Photo.url)
             same = {
                 task_id
-                for ids in _chunks(list(urls))
+                for ids in chunks(list(urls))
                 for task_id, url in session.execute(query.where(_are(Photo, project_id, ids)))
                 if url == urls[task_id]
             }
@@ -403,7 +400,7 @@ class Store:
         with self.session() as session:
             rows = [
                 row
-                for ids in _chunks(task_ids)
+                for ids in chunks(task_ids)
                 for row in session.execute(query.where(_are(Embedding, project_id, ids))).all()
             ]
         return _matrix(sorted((task_id, vector) for task_id, vector in rows))
@@ -431,7 +428,7 @@ class Store:
     def kept_photos(self, project_id: int, encoder_id: str, task_ids: Sequence[int]) -> dict[int, KeptPhoto]:
         """Task id -> what is kept of its photo, of those of the tasks that are known, deleted ones too."""
         found = {}
-        for ids in _chunks(task_ids):
+        for ids in chunks(task_ids):
             wanted = {"project_id": project_id, "encoder_id": encoder_id, "task_ids": ids}
             with self._connection() as connection:
                 for task_id, url, split, vector in connection.execute(_KEPT_PHOTOS, wanted):
@@ -474,8 +471,3 @@ def _matrix(rows: Sequence[tuple[int, bytes]]) -> tuple[npt.NDArray[np.int64], n
 
 def _are(table: type[MirrorTable], project_id: int, ids: Sequence[int]) -> ColumnElement[bool]:
     return and_(table.project_id == project_id, table.task_id.in_(ids))
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
